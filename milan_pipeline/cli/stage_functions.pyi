@@ -175,7 +175,9 @@ def plan(
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
             last three are 12, 24 and 60 times smaller than float16. For other sizes:
             joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
-            token). rotation:bits=N needs no fit (1 to 4 bits for each component).
+            token). cosine:X is the smallest size that keeps a mean cosine of X; plan and
+            --dry-run count it like int8 until it is fitted. rotation:bits=N needs no fit (1
+            to 4 bits for each component).
         epochs: Epochs of each student's pretraining.
         students: Number of students that are pretrained from the targets.
         devices: Number of devices that train one student.
@@ -289,7 +291,9 @@ def extract_targets(
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
             last three are 12, 24 and 60 times smaller than float16. For other sizes:
             joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
-            token). rotation:bits=N needs no fit (1 to 4 bits for each component).
+            token). cosine:X is the smallest size that keeps a mean cosine of X; plan and
+            --dry-run count it like int8 until it is fitted. rotation:bits=N needs no fit (1
+            to 4 bits for each component).
         compile: Compile the teacher's blocks with torch. This changes the last bits of
             targets.
         device: Where the teacher runs: auto, cpu, cuda.
@@ -484,7 +488,9 @@ def transcode(
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
             last three are 12, 24 and 60 times smaller than float16. For other sizes:
             joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
-            token). rotation:bits=N needs no fit (1 to 4 bits for each component).
+            token). cosine:X is the smallest size that keeps a mean cosine of X; plan and
+            --dry-run count it like int8 until it is fitted. rotation:bits=N needs no fit (1
+            to 4 bits for each component).
         views: Views to transcode; default: all.
         device: Where targets are decoded and encoded: auto, cpu, cuda.
         workers: Threads. Each does one unit at a time.
@@ -539,8 +545,9 @@ def pack_targets(
         codec: Re-encode targets: float16, bfloat16, int8, high, compact or tiny. The last
             three are 12, 24 and 60 times smaller than float16. For other sizes:
             joint:ratio=X (X times smaller than float16) or joint:bytes=N (bytes for each
-            token). rotation:bits=N needs no fit (1 to 4 bits for each component); default:
-            as they are stored.
+            token). cosine:X is the smallest size that keeps a mean cosine of X; plan and
+            --dry-run count it like int8 until it is fitted. rotation:bits=N needs no fit (1
+            to 4 bits for each component); default: as they are stored.
         phi_s: Also fit PHI-S to a sample of the targets, for `pretrain --target-norm
             phi-s`. Shards that are there are kept.
         device: Where --codec decodes and encodes: auto, cpu, cuda.

@@ -4,6 +4,7 @@ Legend: n samples, N tokens (CLS first), M patches of a sample, T patches of all
 width, C bytes a token; S kinds of patches, E centres of a kind, K components, P predicting ones.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -20,12 +21,15 @@ from milan_pipeline.codecs.component_arrays import (
     most_components,
 )
 from milan_pipeline.codecs.fitting_kinds import STEPS, Kinds, drawn_rows, fit_kinds
+from milan_pipeline.codecs.fitting_size import smallest_size
 from milan_pipeline.codecs.joint import JointCodec
 from milan_pipeline.codecs.registry import CodecSpec
 from milan_pipeline.codecs.spectrum import directions, fill_water, spectrum_of
 from milan_pipeline.errors import DataError
 
 Progress = Callable[[int], object]
+USUAL_FITS = 5
+"""Fits until the size is found that keeps a cosine."""
 SMALLEST = np.float32(1e-12)
 IMAGES_A_CENTRE = 64
 """As few images as may make up a centre of CLS, on average."""
@@ -41,10 +45,11 @@ def fit_codec(
     Args:
         spec: a codec that needs fitting.
         tokens_nND: float targets, CLS first; the patches may be a part of all.
-        progress: called with 1 for each step that is done; there are `fit_steps` of them.
+        progress: called with 1 for each step that is done; there are `fit_steps` of them, or about
+            so many if the size is searched for.
 
     Raises:
-        ConfigError: the codec would take more bytes than int8.
+        ConfigError: the codec would take more bytes than int8, also for the cosine it is to keep.
         DataError: a token is not finite, or there are no tokens.
     """
     if not tokens_nND.numel() or not bool(tokens_nND.isfinite().all()):
@@ -53,15 +58,24 @@ def fit_codec(
             "are not finite; check the images and the teacher"
         )
     spec = spec.for_width(tokens_nND.shape[-1])
-    direction_nND = directions(tokens_nND).cpu().numpy()
+    direction_nND = directions(tokens_nND).cpu()
+
+    def fit(size: int, part_nND: torch.Tensor) -> JointCodec:
+        own = dataclasses.replace(spec, token_bytes=size)
+        return _fitted(own, part_nND.numpy(), progress)
+
     # With several threads, sums are added in the order in which they end, which changes last bits.
     with threadpool_limits(limits=1):
-        return _fitted(spec, direction_nND, progress)
+        if spec.cosine is None:
+            return fit(spec.token_bytes or 0, direction_nND)
+        size = smallest_size(fit, direction_nND, spec.cosine, most=spec.token_bytes or 0)
+        return fit(size, direction_nND)
 
 
 def fit_steps(spec: CodecSpec) -> int:
-    """Return the number of steps of a fit."""
-    return STEPS + (spec.token_bytes or 1) - 1
+    """Return the number of steps of a fit, or about that of a search for a size."""
+    fits = 1 if spec.cosine is None else USUAL_FITS
+    return fits * (STEPS + (spec.token_bytes or 1) // fits - 1)
 
 
 def _fitted(spec: CodecSpec, direction_nND: NDArray[np.float32], progress: Progress) -> JointCodec:

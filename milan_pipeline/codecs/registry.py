@@ -64,14 +64,18 @@ UNFITTED = "0" * 64
 """Stands for the hash of arrays that are not fitted yet."""
 BITS = range(1, 5)
 """Bits that the rotation codec may take for a component."""
-OPTION = re.compile(r"([a-z]+)=(\d+(?:\.\d+)?)")
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+OPTION = re.compile(rf"([a-z]+)=({NUMBER.pattern})")
+LEAST_COSINE, MOST_COSINE = 0.5, 0.9999
+"""Cosines that a codec may be asked to keep."""
 CODEC_CHOICES = (
     f"{', '.join(PLAIN)}, high, compact or tiny. The last three are 12, 24 and 60 times smaller "
     "than float16. For other sizes: joint:ratio=X (X times smaller than float16) or joint:bytes=N "
-    "(bytes for each token). rotation:bits=N needs no fit (1 to 4 bits for "
-    "each component)"
+    "(bytes for each token). cosine:X is the smallest size that keeps a mean cosine of X; plan and "
+    "--dry-run count it like int8 until it is fitted. rotation:bits=N needs no fit (1 to 4 bits "
+    "for each component)"
 )
-CHOICES = f"{', '.join([*PLAIN, *LEVELS])}, joint:bytes=N or rotation:bits=N"
+CHOICES = f"{', '.join([*PLAIN, *LEVELS])}, joint:bytes=N, cosine:X or rotation:bits=N"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,12 +87,15 @@ class CodecSpec:
         token_bytes: bytes a token of a fitted codec; None while only the ratio is known.
         ratio: how many times smaller than float16 a fitted codec is, if that was given.
         bits: bits a component of the rotation codec.
+        cosine: the mean cosine that a fitted codec is to keep, if that was given; until it is
+            fitted, its bytes are the most that it may have.
     """
 
     name: str
     token_bytes: int | None = None
     ratio: float | None = None
     bits: int | None = None
+    cosine: float | None = None
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -133,7 +140,7 @@ class CodecSpec:
             )
         if not self.needs_fit:
             return self
-        size = self.token_bytes
+        size = self.token_bytes or (width if self.cosine else None)
         if size is None:
             assert self.ratio is not None  # noqa: S101 - parse_codec gives one of the two
             size = max(LEAST_BYTES, int(FLOAT16_BYTES * width / self.ratio))
@@ -142,7 +149,11 @@ class CodecSpec:
                 f"--codec {self.name}:bytes={size} is more than int8 takes for targets of width "
                 f"{width}; give at most {width}, or --codec int8"
             )
-        return CodecSpec(name=self.name, token_bytes=size)
+        return CodecSpec(name=self.name, token_bytes=size, cosine=self.cosine)
+
+    def asks_for(self, other: "CodecSpec") -> bool:
+        """Tell whether another codec, which may be fitted already, is what this one asks for."""
+        return self == other if self.cosine is None else self.cosine == other.cosine
 
     def code_width(self, width: int) -> int:
         """Return C for targets of width D."""
@@ -172,6 +183,7 @@ class CodecSpec:
             "bytes": self.token_bytes,
             "prior": "log8",
             "arrays": arrays,
+            **({} if self.cosine is None else {"cosine": self.cosine}),
         }
 
 
@@ -184,6 +196,8 @@ def parse_codec(text: str) -> CodecSpec:
     name, _, given = LEVELS.get(text, text).partition(":")
     option = OPTION.fullmatch(given)
     known = CODECS[name].options if name in CODECS else ()
+    if name == "cosine":
+        return _keeping(text, given)
     if name in REPLACED:
         raise ConfigError(
             f"--codec {text!r}: joint has replaced {name}, as it keeps more in as many bytes; give "
@@ -205,6 +219,20 @@ def parse_codec(text: str) -> CodecSpec:
     if option[1] not in known:
         raise ConfigError(f"--codec {text!r} is unknown; choose one of {CHOICES}")
     return _sized(text, name, option[1], float(option[2]))
+
+
+def _keeping(text: str, given: str) -> CodecSpec:
+    """Return the codec that keeps a cosine.
+
+    Raises:
+        ConfigError: it is no number, or out of range.
+    """
+    if not NUMBER.fullmatch(given) or not LEAST_COSINE <= float(given) <= MOST_COSINE:
+        raise ConfigError(
+            f"--codec {text!r} takes a mean cosine from {LEAST_COSINE} to {MOST_COSINE}; give "
+            "cosine:0.99"
+        )
+    return CodecSpec(name="joint", cosine=float(given))
 
 
 def _sized(text: str, name: str, option: str, value: float) -> CodecSpec:
@@ -242,11 +270,12 @@ def spec_of(parameters: Mapping[str, Any]) -> CodecSpec:
             f"program reads {FORMAT_VERSION}; use a newer milan-pipeline"
         )
     if name in CODECS:
-        size, bits = parameters.get("bytes"), parameters.get("bits")
+        size, bits, cosine = (parameters.get(each) for each in ("bytes", "bits", "cosine"))
         spec = CodecSpec(
             name=name,
             token_bytes=size if isinstance(size, int) else None,
             bits=bits if isinstance(bits, int) and bits in BITS else None,
+            cosine=cosine if isinstance(cosine, float) else None,
         )
         if spec.parameters(str(parameters.get("arrays"))) == parameters:
             return spec

@@ -55,13 +55,14 @@ def write_phi_s(
     units: Sequence[tuple[Unit, AnyMark]],
     source: Codec,
     target: Codec,
+    patches: int,
     sample: str,
     stop: StopRequest,
 ) -> dict[str, Any]:
     """Fit PHI-S to targets as shards will give them, and write it before their manifest.
 
     The sample is the one that codecs are fitted to: of at most 1,024 images of the first view, the
-    first by the hashes of their keys, at most 65,536 tokens.
+    first by the hashes of their keys, at most 65,536 patches; and CLS in proportion.
 
     Args:
         folder: of the target shards.
@@ -69,6 +70,7 @@ def write_phi_s(
         units: of the store, finished, with their marks.
         source: the store's codec.
         target: the shards' codec.
+        patches: of a target.
         sample: `sample_hash` of shards and units.
         stop: asked before each unit of the sample.
 
@@ -88,12 +90,24 @@ def write_phi_s(
     if target.spec != source.spec:
         parts = torch.split(tokens_nMD, IMAGES_AT_ONCE)
         tokens_nMD = torch.cat([target.decode(*target.encode(part)) for part in parts])
-    tokens_TD = tokens_nMD.flatten(0, 1)
+    tokens_TD = in_proportion(tokens_nMD, patches)
     fitted = fit_phi_s(tokens_TD)
     data = safetensors.torch.save({"mean": fitted.mean_D, "matrix": fitted.matrix_DD})
     storage.put_bytes(storage.join(folder, PHI_S_FILE), data)
     sha256 = hashlib.sha256(data).hexdigest()
     return {"sha256": sha256, "sample": sample, "tokens": len(tokens_TD)}
+
+
+def in_proportion(tokens_nMD: torch.Tensor, patches: int) -> torch.Tensor:
+    """Return the tokens (T, D) of a sample, with as large a share of CLS as whole targets have.
+
+    Args:
+        tokens_nMD: CLS of each image, and some of its patches.
+        patches: how many an image has.
+    """
+    cls_nD, patches_nMD = tokens_nMD[:, 0], tokens_nMD[:, 1:]
+    images = round(len(cls_nD) * patches_nMD.shape[1] / patches)
+    return torch.cat([cls_nD[:images], patches_nMD.flatten(0, 1)])
 
 
 def stated_phi_s(common: Mapping[str, Any], folder: str) -> Stated | None:

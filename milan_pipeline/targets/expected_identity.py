@@ -4,6 +4,7 @@ What only weights or a fit can tell is taken from the targets that are there alr
 are none, stand-ins take its place.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,6 +62,8 @@ def expected_transcoded(source: Identity, codec: CodecSpec, existing: Identity |
 
 
 def expected_codec(codec: CodecSpec, existing: Identity | None) -> dict[str, Any]:
-    """Return a codec's parameters; fitted arrays are taken to be those of the existing targets."""
-    arrays = UNFITTED if existing is None else existing["codec"].get("arrays", UNFITTED)
-    return codec.parameters(arrays)
+    """Return a codec's parameters; what a fit finds is taken from the existing targets."""
+    there = {} if existing is None else existing["codec"]
+    if codec.cosine is not None and there.get("cosine") == codec.cosine:
+        codec = dataclasses.replace(codec, token_bytes=there["bytes"])
+    return codec.parameters(there.get("arrays", UNFITTED))

@@ -1,7 +1,7 @@
-"""The scores of a run, `evaluations.jsonl`: one row a step, also where a run was resumed."""
+"""The scores of a run, `evaluations.jsonl`: one row for each step and set of images."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,16 @@ from milan_pipeline.errors import DataError
 EVALUATIONS = "evaluations.jsonl"
 BEST = "best"
 """The name of the weights with the best scores."""
+ShowScores = Callable[[int, Mapping[str, float]], None]
+"""Shows a step and its scores by name; a process that is killed may show the same ones again."""
 
 
 class Evaluations:
     """Keep a row of scores for each evaluated step, and find the best one.
 
-    A run that is resumed scores the steps after its checkpoint again, with the same result. Their
-    earlier rows are dropped, so that it does not matter when the run was killed.
-
     Scores on different images cannot be compared. Each row names the images that it was scored on,
-    and rows of other images than today's are kept but never the best.
+    and rows of other images than today's are kept but never the best. They come first in the file,
+    and each set's rows in the order of their steps.
 
     Args:
         folder: the run folder.
@@ -32,51 +32,89 @@ class Evaluations:
     def __init__(self, folder: Path, *, key: str, val: str) -> None:
         self._path = folder / EVALUATIONS
         self._key = key
-        self._val = val
+        self.val = val
 
-    def rows(self, *, before: float = float("inf")) -> list[dict[str, Any]]:
-        """Return the rows of all steps before one, whatever images they were scored on.
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of all steps, whatever images they were scored on.
 
         Raises:
             DataError: the file is damaged.
         """
-        try:
-            there = storage.exists(str(self._path))
-            lines = storage.read_bytes(str(self._path)).splitlines() if there else []
-            rows = [parsed(line, dict[str, Any]) for line in lines]
-            for row in rows:
-                conforming(
-                    [row.get("step"), row.get("val"), row.get(self._key)], tuple[Count, str, float]
-                )
-        except DocumentError as error:
-            raise DataError(
-                f"{self._path} is damaged ({error}); restore it, or give another output folder"
-            ) from error
-        return [row for row in rows if row["step"] < before]
+        return _read(self._path, key=self._key)
 
-    def of_today(self, *, before: float = float("inf")) -> list[dict[str, Any]]:
-        """Return the rows before a step that were scored on today's images."""
-        return [row for row in self.rows(before=before) if row["val"] == self._val]
+    def of_today(self) -> list[dict[str, Any]]:
+        """Return the rows that were scored on today's images."""
+        return [row for row in self.rows() if row["val"] == self.val]
 
     def at(self, step: int) -> dict[str, Any] | None:
         """Return the row of a step on today's images; None where there is none."""
         return next((row for row in self.of_today() if row["step"] == step), None)
 
-    def best(self, *, before: float = float("inf")) -> dict[str, Any] | None:
-        """Return the best row before a step on today's images, the first of equals."""
-        return max(self.of_today(before=before), key=lambda row: row[self._key], default=None)
+    def best(self) -> dict[str, Any] | None:
+        """Return the best row on today's images, the first of equals."""
+        return self._best_of(self.of_today())
 
     def add(self, step: int, scores: Mapping[str, Any], keep_best: Callable[[], None]) -> None:
-        """Add a step's row.
+        """Add a step's row, in the place of an earlier one.
 
         Args:
             step: that was scored.
             scores: of today's images.
             keep_best: called before the row is written if it is the best so far.
         """
-        row = {"step": step, **scores, "val": self._val}
-        best = self.best(before=step)
-        if best is None or row[self._key] > best[self._key]:
+        row = {"step": step, **scores, "val": self.val}
+        today = [*(each for each in self.of_today() if each["step"] != step), row]
+        today.sort(key=lambda each: each["step"])
+        if self._best_of(today) is row:
             keep_best()
-        text = "".join(f"{json.dumps(kept)}\n" for kept in [*self.rows(before=step), row])
-        storage.put_bytes(str(self._path), text.encode())
+        _write(self._path, [*self._of_others(), *today])
+
+    def last_scored(self) -> str | None:
+        """Return the fingerprint of the images that were scored last; None before any were."""
+        return next((row["val"] for row in reversed(self.rows())), None)
+
+    def come_last(self) -> None:
+        """Have today's images be those that were scored last, if there are scores on them."""
+        _write(self._path, [*self._of_others(), *self.of_today()])
+
+    def _of_others(self) -> list[dict[str, Any]]:
+        return [row for row in self.rows() if row["val"] != self.val]
+
+    def _best_of(self, rows: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+        return max(rows, key=lambda row: row[self._key], default=None)
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Drop the rows of a run's steps after one, since these are trained and scored again.
+
+    Args:
+        folder: of the run, which may keep no scores.
+        step: the last one whose row is kept.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    rows = _read(folder / EVALUATIONS)
+    kept = [row for row in rows if row["step"] <= step]
+    if len(kept) < len(rows):
+        _write(folder / EVALUATIONS, kept)
+
+
+def _read(path: Path, *, key: str | None = None) -> list[dict[str, Any]]:
+    """Read rows, each with a step, the images' fingerprint and, where one is named, a score."""
+    try:
+        there = storage.exists(str(path))
+        lines = storage.read_bytes(str(path)).splitlines() if there else []
+        rows = [parsed(line, dict[str, Any]) for line in lines]
+        for row in rows:
+            conforming([row.get("step"), row.get("val")], tuple[Count, str])
+            conforming(0.0 if key is None else row.get(key), float)
+    except DocumentError as error:
+        raise DataError(
+            f"{path} is damaged ({error}); restore it, or give another output folder"
+        ) from error
+    return rows
+
+
+def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    storage.put_bytes(str(path), "".join(f"{json.dumps(row)}\n" for row in rows).encode())

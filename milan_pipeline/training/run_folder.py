@@ -1,31 +1,22 @@
 """The run folder: every process reads it, and the first process writes into it.
 
-While it trains, a run writes checkpoints, its state, `log.jsonl` and TensorBoard events.
+While it trains, a run writes checkpoints, its state and its log.
 """
 
 import contextlib
 import dataclasses
 import fcntl
-import functools
-import json
 import logging
-import threading
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypedDict
 
 import torch
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
-from milan_pipeline import storage
 from milan_pipeline.cluster.world import World, whole
-from milan_pipeline.core.schema import Count, DocumentError, parsed
 from milan_pipeline.errors import DataError, StorageError, reason_of
 from milan_pipeline.provenance.run_state import RunState, write_state
 from milan_pipeline.storage.locks import HELD, NO_LOCKS
-from milan_pipeline.storage.space import write_error
 from milan_pipeline.training.checkpoint_io import CheckpointWriter, load_checkpoint
 from milan_pipeline.training.checkpoints import (
     checkpoint_folder,
@@ -33,8 +24,9 @@ from milan_pipeline.training.checkpoints import (
     prune_checkpoints,
     take_snapshot,
 )
+from milan_pipeline.training.evaluations import forget_after
 from milan_pipeline.training.optim import MovingAverage
-from milan_pipeline.training.wandb_log import WandbLog
+from milan_pipeline.training.run_log import NoLog, RunLog, on_disk
 
 logger = logging.getLogger(__name__)
 
@@ -75,13 +67,11 @@ class RunFolder:
         """
         if self.world.leads:
             checkpoints = self.path / "checkpoints"
-            with _on_disk(checkpoints):  # now, and not when hours of work are to be written
+            with on_disk(checkpoints):  # now, and not when hours of work are to be written
                 checkpoints.mkdir(parents=True, exist_ok=True)
         with (
             CheckpointWriter(self.path, keep=keep) as writer,
-            contextlib.closing(
-                RunLog(self.path, resume_step=first, wandb=wandb) if self.world.leads else NoLog()
-            ) as log,
+            self._log(first, wandb) as log,
         ):
             run = OpenRun(folder=self, writer=writer, log=log, total=total)
             run.note("running", first)
@@ -90,91 +80,13 @@ class RunFolder:
             yield run
         self.world.wait_for_all()
 
-
-LOG_NAME = "log.jsonl"
-
-
-class RunLog:
-    """Log each step once; on resume, lines of steps that will be repeated are dropped."""
-
-    def __init__(self, run: Path, *, resume_step: int, wandb: str | None = None) -> None:
-        """Open the log.
-
-        Args:
-            run: the run folder.
-            resume_step: the last step whose line is kept.
-            wandb: project of Weights & Biases that gets the log, too.
-        """
-        self._wandb = None if wandb is None else WandbLog(run, wandb)
-        self._path, self._events_folder = run / LOG_NAME, run / "tensorboard"
-        there = storage.exists(str(self._path))
-        text = storage.read_bytes(str(self._path)).decode(errors="replace") if there else ""
-        kept = [line for line in text.splitlines() if _step_of(line) <= resume_step]
-        storage.put_bytes(str(self._path), "".join(f"{line}\n" for line in kept).encode())
-        _hush_event_threads()
-        with _on_disk(self._path):
-            self._stream = self._path.open("a")
-        with _on_disk(self._events_folder):
-            self._events = SummaryWriter(str(self._events_folder), purge_step=resume_step + 1)
-
-    def write(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Append steps; each row has `step` (from 1) and numbers.
-
-        Raises:
-            StorageError: the disk is full, or fails.
-        """
-        for row in rows:
-            with _on_disk(self._path):
-                self._stream.write(json.dumps(row) + "\n")
-            with _on_disk(self._events_folder):
-                self._show(row["step"], {n: v for n, v in row.items() if n != "step"})
-        with _on_disk(self._path):
-            self._stream.flush()
-
-    def write_scores(self, step: int, scores: Mapping[str, float]) -> None:
-        """Show a step's scores as `val/NAME`; `evaluations.jsonl` has them already.
-
-        Raises:
-            StorageError: the disk is full, or fails.
-        """
-        with _on_disk(self._events_folder):
-            self._show(step, {f"val/{name}": value for name, value in scores.items()})
-
-    def _show(self, step: int, values: Mapping[str, float]) -> None:
-        """Add values to TensorBoard and, where that is asked for, to wandb."""
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
-        if self._wandb is not None:
-            self._wandb.write(step, values)
-
-    def close(self) -> None:
-        """Flush and close both logs.
-
-        Raises:
-            StorageError: the disk is full, or fails.
-        """
-        try:
-            with _on_disk(self._path):
-                self._stream.close()
-        finally:
-            with _on_disk(self._events_folder):
-                self._events.close()
-            if self._wandb is not None:
-                self._wandb.close()
-
-
-class NoLog:
-    """The log of a process that writes none; rows are still computed, by all processes together."""
-
-    def write(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Drop the rows."""
-        deque(rows, maxlen=0)
-
-    def write_scores(self, step: int, scores: Mapping[str, float]) -> None:
-        """Drop the scores."""
-
-    def close(self) -> None:
-        """Do nothing."""
+    def _log(
+        self, first: int, wandb: str | None
+    ) -> contextlib.AbstractContextManager["RunLog | NoLog"]:
+        if not self.world.leads:
+            return contextlib.nullcontext(NoLog())
+        forget_after(self.path, first)
+        return RunLog(self.path, resume_step=first, wandb=wandb)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -229,36 +141,6 @@ class OpenRun:
             self.writer.save(step, snapshot)
 
 
-EVENT_THREADS = "tensorboard.summary.writer.event_file_writer"
-"""The module of their class."""
-
-
-class _Row(TypedDict):
-    step: Count
-
-
-@contextlib.contextmanager
-def _on_disk(path: Path) -> Iterator[None]:
-    """Name the file in errors of the disk; other errors, as of a dead loader process, pass."""
-    try:
-        yield
-    except OSError as error:
-        raise write_error(path, error) from error
-
-
-@functools.cache
-def _hush_event_threads() -> None:
-    """Keep the thread that writes events from printing an error; the next write raises it."""
-    otherwise = threading.excepthook
-
-    def hook(what: threading.ExceptHookArgs) -> None:
-        written_by = type(what.thread).__module__
-        if not (issubclass(what.exc_type, OSError) and written_by == EVENT_THREADS):
-            otherwise(what)
-
-    threading.excepthook = hook
-
-
 @contextlib.contextmanager
 def run_lock(run: Path) -> Iterator[None]:
     """Lock a run folder for this process; the system unlocks it when the process ends.
@@ -266,7 +148,7 @@ def run_lock(run: Path) -> Iterator[None]:
     Raises:
         StorageError: another process trains into it, or it cannot be written.
     """
-    with _on_disk(run):
+    with on_disk(run):
         run.mkdir(parents=True, exist_ok=True)
         lock = (run / ".lock").open("w")
     with lock as stream:
@@ -290,11 +172,3 @@ def run_lock(run: Path) -> Iterator[None]:
                 reason_of(error),
             )
         yield
-
-
-def _step_of(line: str) -> float:
-    """Return a line's step; infinity if the line is cut short or damaged, so that it is dropped."""
-    try:
-        return parsed(line, _Row)["step"]
-    except DocumentError:
-        return float("inf")

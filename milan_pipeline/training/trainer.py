@@ -6,7 +6,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Generic, Protocol
 
@@ -26,6 +26,7 @@ from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import Reporter, reporting
 from milan_pipeline.provenance.run_state import write_state
 from milan_pipeline.training.compiling import compile_blocks, explained_compiler
+from milan_pipeline.training.evaluations import ShowScores
 from milan_pipeline.training.meter import Losses, Meter, PartedLoss, named, trained
 from milan_pipeline.training.optim import MovingAverage, clip_gradients, set_learning_rate
 from milan_pipeline.training.run_folder import OpenRun, RunFolder, run_lock
@@ -65,8 +66,8 @@ class Validator(Protocol):
     def is_due(self, step: int) -> bool:
         """Tell whether the model is to be scored after a step; it may have been already."""
 
-    def validate(self, step: int, stop: StopRequest) -> Mapping[str, float]:
-        """Score the model, and return the scores by name.
+    def validate(self, step: int, stop: StopRequest, show: ShowScores) -> None:
+        """Score the model, `show` the step and its scores by name, and keep them then.
 
         Raises:
             InterruptedRunError: a stop signal came to any process.
@@ -213,11 +214,10 @@ class Trainer(Generic[BatchT]):
     ) -> None:
         """Score the model, whose checkpoint is written; note where that was interrupted."""
         try:
-            scores = validator.validate(step, stop)
+            validator.validate(step, stop, folder.log.write_scores)
         except InterruptedRunError:
             folder.interrupt(step)
             raise
-        folder.log.write_scores(step, scores)
 
     def _keep(self, step: int, folder: OpenRun, meter: Meter, *, now: bool) -> None:
         """Write the log and then a checkpoint, where they are due or where `now` is set."""

@@ -15,8 +15,9 @@ from milan_pipeline.cluster.world import World, share_buffers
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.order import StepClock
 from milan_pipeline.data.unreadable import RunLedger
+from milan_pipeline.training.best_weights import take_up_best
 from milan_pipeline.training.ended import lost_files, warn_of_lost_best
-from milan_pipeline.training.evaluations import BEST, Evaluations
+from milan_pipeline.training.evaluations import BEST, Evaluations, ShowScores
 from milan_pipeline.training.optim import MovingAverage
 from milan_pipeline.training.partial_scores import PartialScores
 
@@ -124,21 +125,22 @@ class Validation:
         is_new = self.world.leads and self.evaluations.at(step) is None
         return bool(self.world.most(is_new))
 
-    def validate(self, step: int, stop: StopRequest) -> Mapping[str, float]:
+    def validate(self, step: int, stop: StopRequest, show: ShowScores) -> None:
         """Score the model after a step; see `trainer.Validator`."""
         began = time.monotonic()
         share_buffers(self.model, self.world)
         partial = PartialScores(folder=self.folder, step=step, val=self.val, world=self.world)
         scores = self.evaluator.score(self.world, stop, self.averaged(), partial=partial)
-        found = scores.per_cent()
         if self.world.leads:
+            found = scores.per_cent()
             for name, data in scores.files().items():
                 storage.put_bytes(str(self.folder / name), data)
+            show(step, found)
             row = {"epoch": self.clock.fractional_epoch(step), **found, **scores.notes()}
+            take_up_best(self.folder, self.evaluations)
             self.evaluations.add(step, row, lambda: self._write(BEST))
             partial.remove()
         self.seconds += time.monotonic() - began
-        return found
 
     def averaged(self) -> Mapping[str, Tensor] | None:
         """Return the averaged weights; None where no average is kept."""
@@ -153,6 +155,7 @@ class Validation:
             The scores, and the best one of all steps as `best-KEY`; and the scores' notes.
         """
         self._write(self.last)
+        take_up_best(self.folder, self.evaluations)
         self._restore_best(step)
         if self.average is not None:
             self.write(f"{self.last}-{UNAVERAGED}", self.model.state_dict())

@@ -1,16 +1,20 @@
 """Send a run's log to Weights & Biases, beside TensorBoard's files.
 
-A run that is resumed goes on there under the same id, which lies in the run folder. The steps that
-it repeats are there already, with equal values, and wandb leaves out what comes again. Without a
-network, wandb itself keeps the rows in the run folder (WANDB_MODE=offline).
+A run that is resumed goes on there under the same id, which lies in the run folder. Wandb counts
+steps of its own, and drops what is logged to one that is over. So each row is a new step for it,
+and has the run's step in a column over which all curves are drawn. Steps that a resumed run repeats
+come twice there, with equal values. Without a network, wandb itself keeps the rows in the run
+folder (WANDB_MODE=offline).
 """
 
 import importlib
 import json
+import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from types import TracebackType
+from typing import Any, Self, TypedDict
 
 from milan_pipeline import storage
 from milan_pipeline.core.schema import DocumentError, parsed
@@ -18,7 +22,11 @@ from milan_pipeline.errors import ConfigError, DataError, MissingDataError, reas
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.provenance.run_state import CONFIG_NAME
 
+logger = logging.getLogger(__name__)
+
 WANDB_NAME = "wandb.json"
+STEP = "step"
+"""The column of the run's steps."""
 
 
 class _Known(TypedDict):
@@ -26,7 +34,10 @@ class _Known(TypedDict):
 
 
 class WandbLog:
-    """One run of a project."""
+    """One run of a project, while a block trains it; how the block ends is how the run ends there.
+
+    Training goes on where wandb fails: it is said once, and the run gets no more rows there.
+    """
 
     def __init__(self, run: Path, project: str) -> None:
         """Begin the run, or go on with it.
@@ -40,6 +51,7 @@ class WandbLog:
             DataError: the file with the id is damaged.
         """
         library: Any = importlib.import_module("wandb")
+        self._project, self._failed = project, False
         record = read_record(str(run / CONFIG_NAME)) or {"config": {}}
         try:
             self._run = library.init(
@@ -57,13 +69,36 @@ class WandbLog:
                 "WANDB_MODE=offline, or leave it out"
             ) from error
 
+    def __enter__(self) -> Self:
+        self._try(lambda: self._run.define_metric(STEP))
+        self._try(lambda: self._run.define_metric("*", step_metric=STEP))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Wait until all of it is on the disk, or sent."""
+        self._try(lambda: self._run.finish(exit_code=0 if kind is None else 1))
+
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Add a step's values, by name."""
-        self._run.log(dict(values), step=step)
+        if not self._failed:
+            self._try(lambda: self._run.log({STEP: step, **values}))
 
-    def close(self) -> None:
-        """Wait until all of it is on the disk, or sent."""
-        self._run.finish()
+    def _try(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - of a service's client, whatever it may be
+            if not self._failed:
+                logger.warning(
+                    "--wandb %s gets no more of the log (%s); log.jsonl and tensorboard/ have all "
+                    "of it",
+                    *(self._project, reason_of(error)),
+                )
+            self._failed = True
 
 
 def _id_of(run: Path) -> str:

@@ -90,4 +90,4 @@ def _other_codec(config: PackTargets, source: Identity) -> CodecSpec | None:
     if config.codec is None:
         return None
     spec = parse_codec(config.codec).for_width(source["teacher"]["width"])
-    return None if spec == spec_of(source["codec"]) else spec
+    return None if spec.asks_for(spec_of(source["codec"])) else spec

@@ -14,6 +14,7 @@ from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.shards.manifest import MANIFEST_NAME, read_manifest
 from milan_pipeline.stages.pack_targets.command import PackTargets
 from milan_pipeline.targets.codec_files import read_store_codec
+from milan_pipeline.targets.shard_records import layout_of
 from milan_pipeline.targets.units import AnyMark, Unit
 
 Units = Iterable[tuple[Unit, AnyMark]]
@@ -68,6 +69,7 @@ def settled_phi_s(
             units=units,
             source=own,
             target=codec,
+            patches=layout_of(identity).patches,
             sample=sample,
             stop=stop,
         )

@@ -96,7 +96,7 @@ def make_plan(config: Transcode) -> Plan:
     identity = read_identity(config.source)
     record = read_store_record(config.source, identity)
     spec = parse_codec(config.codec).for_width(identity["teacher"]["width"])
-    if spec == spec_of(identity["codec"]):
+    if spec.asks_for(spec_of(identity["codec"])):
         raise ConfigError(
             f"--codec {config.codec} is already the codec of {config.source}; give another, or "
             "use the store as it is"

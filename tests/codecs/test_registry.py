@@ -1,5 +1,7 @@
 """Values of --codec: what they mean, what is refused, and what identities record."""
 
+import dataclasses
+
 import pytest
 
 from milan_pipeline.codecs.registry import (
@@ -53,6 +55,8 @@ def test_a_level_is_a_joint_codec_of_its_size(level: str) -> None:
      ("rotation", "does not say how small; give rotation:bits=4"), ("rotation:bytes=9", "unknown"),
      ("rotation:bits=5", "not within 1 to 4 whole bits"), ("rotation:bits=0", "not within 1 to"),
      ("rotation:bits=2.5", "not within 1 to 4"),
+     ("cosine:0.4", "takes a mean cosine from 0.5 to 0.9999; give cosine:0.99"),
+     ("cosine", "takes a mean cosine"), ("cosine:1", "takes a mean"), ("cosine:x", "takes a mean"),
      ("vector:ratio=12", "joint has replaced vector, .* give joint:ratio=12"),
      ("transform", "joint has replaced transform, .* give joint:bytes=N")],
 )  # fmt: skip
@@ -82,6 +86,17 @@ def test_a_width_that_a_rotation_does_not_take_is_refused(width: int) -> None:
 def test_more_than_int8_takes_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"bytes=65 is more than int8 takes .* give at most 64"):
         parse_codec("joint:bytes=65").for_width(64)
+
+
+def test_a_cosine_is_known_again_with_the_bytes_that_it_takes() -> None:
+    spec = parse_codec("cosine:0.99").for_width(64)
+    assert (spec.needs_fit, spec.code_width(64)) == (True, 64)
+    fitted = dataclasses.replace(spec, token_bytes=9)
+    assert spec_of(fitted.parameters()) == fitted
+    assert spec.asks_for(fitted)
+    assert not spec.asks_for(parse_codec("joint:bytes=9").for_width(64))
+    assert not parse_codec("joint:bytes=9").for_width(64).asks_for(fitted)
+    assert parse_codec("int8").asks_for(parse_codec("int8"))
 
 
 @pytest.mark.parametrize("name", CODECS)

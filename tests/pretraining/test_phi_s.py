@@ -16,6 +16,7 @@ from milan_pipeline.pretraining.feature_data import open_run_data
 from milan_pipeline.pretraining.phi_s import fit_phi_s, hadamard_matrix
 from milan_pipeline.pretraining.phi_s_file import (
     PHI_S_FILE,
+    in_proportion,
     keep_phi_s,
     kept_phi_s,
     read_phi_s,
@@ -78,7 +79,7 @@ def folder(target_store: Path, target_shards: Path, tmp_path_factory: pytest.Tem
     )
     codec = read_store_codec(place, identity)
     stated = write_phi_s(
-        str(out), store=place, units=units, source=codec, target=codec, sample="s",
+        str(out), store=place, units=units, source=codec, target=codec, patches=16, sample="s",
         stop=StopRequest(),
     )  # fmt: skip
     manifest = load_manifest(str(target_shards), kind="targets")
@@ -119,12 +120,19 @@ def test_statistics_are_of_targets_as_the_shards_give_them(target_store, tmp_pat
         target = codec_of(parse_codec(codec).for_width(24).parameters())
         out = tmp_path / codec
         stated[codec] = write_phi_s(
-            str(out), store=place, units=units, source=source, target=target, sample="s",
-            stop=StopRequest(),
+            str(out), store=place, units=units, source=source, target=target, patches=16,
+            sample="s", stop=StopRequest(),
         )  # fmt: skip
     means = [read_phi_s(str(tmp_path / codec), {"phi_s": stated[codec]}).mean_D for codec in stated]
     lengths = [float(mean.norm()) for mean in means]
     assert lengths[1] < 1 < lengths[0]  # the second keeps directions alone
+
+
+def test_cls_counts_in_proportion():
+    tokens_nMD = torch.arange(8.0)[:, None, None] + torch.tensor([100, 0, 0])[None, :, None]
+    found = in_proportion(tokens_nMD, patches=8).flatten()
+    assert found[:2].tolist() == [100, 101]  # two of eight patches are here, so two of eight CLS
+    assert found[2:].tolist() == [n for n in range(8) for _ in range(2)]
 
 
 def test_shards_without_it_and_damaged_ones_are_refused(folder, target_shards, image_shards):

@@ -57,7 +57,7 @@ def test_a_picture_that_was_mended_counts_as_unreadable_no_more(data, tmp_path):
     finetune(*data, tmp_path / "run")
     scores = record(tmp_path / "run", "scores.json")
     assert scores["unreadable"] == {"train": 0, "val": 0}
-    assert [row["step"] for row in rows(tmp_path / "run", "evaluations.jsonl")] == [3, 6, 9]
+    assert [row["step"] for row in rows(tmp_path / "run", "evaluations.jsonl")] == [3, 3, 6, 9]
 
 
 def test_images_of_one_class_are_refused(tmp_path, capsys):

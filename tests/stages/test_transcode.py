@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from milan_pipeline.codecs.interface import Codec, decode_prior
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.provenance.record import record_bytes
+from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.stages.verify.report import _Findings
 from milan_pipeline.targets.codec_bytes import most_store_codec_bytes
 from milan_pipeline.targets.codec_files import read_store_codec
@@ -65,7 +66,7 @@ def codec_of_store(store: Path) -> Codec:
 
 @pytest.fixture(scope="module")
 def transcoded(target_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The target store by a vector codec."""
+    """The target store by a fitted codec."""
     return transcode(target_store, tmp_path_factory.mktemp("transcoded") / "targets.zarr")
 
 
@@ -218,6 +219,22 @@ def test_a_unit_is_done_again_when_the_one_it_was_made_of_has_changed(
     assert "nothing to do" in capsys.readouterr().out
 
 
+def test_a_cosine_is_kept_and_its_size_is_not_searched_again(
+    target_store: Path, tmp_path: Path, capsys
+) -> None:
+    out, packed = tmp_path / "out.zarr", tmp_path / "packed"
+    transcode(target_store, out, codec="cosine:0.9")
+    codec = read_identity(str(out))["codec"]
+    assert (codec["name"], codec["cosine"]) == ("joint", 0.9)
+    assert 2 <= codec["bytes"] < 24
+    transcode(target_store, out, codec="cosine:0.9")
+    assert "nothing to do" in capsys.readouterr().out
+    transcode(target_store, out, codec="cosine:0.95", code=1)
+    assert "codec.cosine is 0.9 there and 0.95 here" in capsys.readouterr().err
+    run_cli("pack-targets", "--targets", out, "--out", packed, "--codec", "cosine:0.9")
+    assert load_manifest(str(packed), kind="targets").common["identity"] == read_identity(str(out))
+
+
 @pytest.mark.parametrize("codec", ["int8", CODEC])
 def test_a_dry_run_foretells_the_bytes(
     target_store: Path, tmp_path: Path, codec: str, capsys
@@ -264,7 +281,7 @@ def test_what_cannot_be_is_refused(
     refused(
         1, "codec.name is 'joint' there and 'int8' here", target_store, transcoded, codec="int8"
     )
-    refused(1, "transcoded_from is None there and {'name': 'float16'}", target_store,
+    refused(1, "transcoded_from is not given there and {'name': 'float16'}", target_store,
             Path(shutil.copytree(target_store, tmp_path / "copy.zarr")))  # fmt: skip
     assert content(transcoded) == before
 
@@ -281,7 +298,7 @@ def test_extraction_into_a_transcoded_store_is_refused(
     for more in ((), ("--dry-run",)):
         run_cli(*words, *more, code=1)
         error = capsys.readouterr().err
-        assert "transcoded_from is {'name': 'float16'} there and None here" in error
+        assert "transcoded_from is {'name': 'float16'} there and not given here" in error
     assert content(out) == before
     run_cli(*words, "--overwrite")
     run_cli("status", out)  # by the record of the stage that the targets are of now

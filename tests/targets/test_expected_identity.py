@@ -39,3 +39,14 @@ def test_what_only_weights_tell_is_that_of_the_store() -> None:
     assert found["codec"] == there["codec"]
     assert found["view_policy"] == ViewPolicy(seed=3).as_dict()
     assert "transcoded_from" not in found
+
+
+def test_the_size_that_a_cosine_takes_is_that_of_the_store() -> None:
+    source = {"teacher": {"width": 6}, "codec": {"name": "float16"}}
+    spec = parse_codec("cosine:0.99").for_width(6)
+    new = expected_transcoded(source, spec, None)
+    assert new["codec"]["bytes"] == 6  # as int8, until it is fitted
+    there = new | {"codec": new["codec"] | {"arrays": "5" * 64, "bytes": 3}}
+    assert expected_transcoded(source, spec, there) == there
+    other = parse_codec("cosine:0.95").for_width(6)
+    assert expected_transcoded(source, other, there)["codec"]["bytes"] == 6

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from milan_pipeline.training.evaluations import Evaluations
+from milan_pipeline.training.evaluations import Evaluations, forget_after
 
 
 def evaluations(folder, val="v"):
@@ -26,17 +26,20 @@ def test_the_best_is_kept_and_the_first_of_equals_stays(tmp_path):
     kept = [add(tmp_path, step, score) for step, score in enumerate([2.0, 2.0, 3.0, 1.0, 3.0])]
     assert kept == [True, False, True, False, False]
     assert evaluations(tmp_path).best() == {"step": 2, "top1": 3.0, "val": "v"}
-    assert evaluations(tmp_path).best(before=2) == {"step": 0, "top1": 2.0, "val": "v"}
 
 
 def test_what_a_killed_process_did_after_its_checkpoint_is_done_again_and_counts_once(tmp_path):
-    scores = {4: 10.0, 8: 30.0, 12: 20.0}
-    for step, score in scores.items():
-        add(tmp_path, step, score)
-    assert add(tmp_path, 8, 30.0)  # the best again, not a worse one than what was dropped
-    assert lines(tmp_path) == [(4, 10.0), (8, 30.0)]
-    assert not add(tmp_path, 12, 20.0)
-    assert lines(tmp_path) == list(scores.items())
+    forget_after(tmp_path, 4)
+    assert not (tmp_path / "evaluations.jsonl").exists()
+    for step, score, val in ((4, 10.0, "v"), (8, 30.0, "v"), (8, 40.0, "w")):
+        add(tmp_path, step, score, val)
+    forget_after(tmp_path, 8)
+    assert lines(tmp_path) == [(4, 10.0), (8, 30.0), (8, 40.0)]
+    forget_after(tmp_path, 4)
+    assert lines(tmp_path) == [(4, 10.0)]
+    assert add(tmp_path, 8, 30.0)
+    assert not add(tmp_path, 8, 9.0)  # in the place of the first
+    assert lines(tmp_path) == [(4, 10.0), (8, 9.0)]
 
 
 def test_nothing_is_best_of_none(tmp_path):
@@ -54,8 +57,13 @@ def test_weights_are_kept_before_the_row_that_speaks_of_them(tmp_path):
 
 def test_scores_of_other_images_are_kept_and_never_the_best(tmp_path):
     add(tmp_path, 3, 90.0, val="old")
+    add(tmp_path, 9, 80.0, val="old")
     assert add(tmp_path, 6, 50.0, val="new")
     assert not add(tmp_path, 9, 40.0, val="new")
-    assert lines(tmp_path) == [(3, 90.0), (6, 50.0), (9, 40.0)]
+    assert lines(tmp_path) == [(3, 90.0), (9, 80.0), (6, 50.0), (9, 40.0)]
     assert evaluations(tmp_path, "new").best()["step"] == 6
     assert evaluations(tmp_path, "new").at(3) is None
+    assert evaluations(tmp_path, "old").last_scored() == "new"
+    evaluations(tmp_path, "old").come_last()
+    assert evaluations(tmp_path, "old").last_scored() == "old"
+    assert lines(tmp_path) == [(6, 50.0), (9, 40.0), (3, 90.0), (9, 80.0)]

@@ -66,6 +66,13 @@ def asked():
     return stop
 
 
+def scored(validation, step, stop=None):
+    """Score a step; return what was shown of it."""
+    shown = []
+    validation.validate(step, stop or StopRequest(), lambda *told: shown.append(told))
+    return shown
+
+
 @pytest.mark.parametrize("averaged", [True, False])
 def test_the_average_is_scored_and_both_are_written(averaged, tmp_path):
     model = nn.Linear(1, 1, bias=False)
@@ -75,7 +82,7 @@ def test_the_average_is_scored_and_both_are_written(averaged, tmp_path):
     nn.init.ones_(model.weight)  # what training ended with
     evaluator = Evaluator(model)
     validation = validation_of(evaluator, tmp_path, written=written, average=average)
-    assert validation.validate(3, StopRequest()) == {"top1": 50.0}
+    assert scored(validation, 3) == [(3, {"top1": 50.0})]
     assert validation.conclude(3) == ({"top1": 50.0, "best-top1": 50.0}, {"of": 3})
     weight = 0.0 if averaged else 1.0
     assert evaluator.scored == [weight]
@@ -87,7 +94,7 @@ def test_lost_best_weights_are_written_again_where_they_are_the_last(tmp_path, c
     written: dict[str, float] = {}
     evaluator = Evaluator(nn.Linear(1, 1, bias=False))
     validation = validation_of(evaluator, tmp_path, written=written)
-    validation.validate(2, StopRequest())
+    scored(validation, 2)
     written.clear()
     validation.conclude(2)
     assert written.keys() == {"best", "finetuned"}
@@ -105,21 +112,33 @@ def test_lost_best_weights_are_written_again_where_they_are_the_last(tmp_path, c
 def test_a_step_is_scored_once_and_the_last_one_always(tmp_path):
     validation = validation_of(Evaluator(nn.Linear(1, 1, bias=False)), tmp_path, every=2)
     assert [validation.is_due(step) for step in range(6)] == [False, False, True, True, True, True]
-    validation.validate(2, StopRequest())
+    scored(validation, 2)
     assert [validation.is_due(step) for step in range(4)] == [False, False, False, True]
 
 
 def test_other_images_are_scored_again(tmp_path):
     evaluator = Evaluator(nn.Linear(1, 1, bias=False))
-    validation_of(evaluator, tmp_path).validate(3, StopRequest())
+    scored(validation_of(evaluator, tmp_path), 3)
     assert (tmp_path / "kept").read_bytes() == b"1"
-    assert validation_of(evaluator, tmp_path, val="mended").is_due(3)
+    (tmp_path / "best.safetensors").write_bytes(b"the best on other images")
+    again = validation_of(evaluator, tmp_path, val="mended")
+    assert again.is_due(3)
+    scored(again, 3)
+    assert (tmp_path / "best-v.safetensors").read_bytes() == b"the best on other images"
+
+
+def test_scores_are_shown_before_they_are_kept(tmp_path):
+    """Whoever is killed between the two shows them twice, and not never."""
+    validation = validation_of(Evaluator(nn.Linear(1, 1, bias=False)), tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        validation.validate(3, StopRequest(), lambda *_: 1 / 0)
+    assert validation.is_due(3)
 
 
 def test_a_stop_leaves_an_evaluation_and_no_scores(tmp_path):
     validation = validation_of(Evaluator(nn.Linear(1, 1, bias=False)), tmp_path)
     with pytest.raises(InterruptedRunError, match="SIGTERM received; the evaluation was left"):
-        validation.validate(3, asked())
+        scored(validation, 3, asked())
     assert validation.is_due(3)
 
 

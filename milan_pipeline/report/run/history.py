@@ -3,6 +3,8 @@
 Legend: S logged steps, B buckets of them.
 """
 
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from milan_pipeline import storage
 from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.training.evaluations import EVALUATIONS
-from milan_pipeline.training.run_folder import LOG_NAME
+from milan_pipeline.training.run_log import LOG_NAME
 
 BUCKETS = 300
 History = dict[str, NDArray[np.float64]]
@@ -24,12 +26,20 @@ def read_history(run: Path) -> History:
 
     A line that a kill cut short, or that is no row, counts as never written, as on resume.
     """
-    return _columns(run / LOG_NAME)
+    return _columns(_documents(run / LOG_NAME))
 
 
 def read_evaluations(run: Path) -> History:
-    """Read `evaluations.jsonl` likewise: columns of the scores in per cent."""
-    return _columns(run / EVALUATIONS, scores_only=True)
+    """Read `evaluations.jsonl` likewise: columns of the scores in per cent.
+
+    Scores on different images make no curve, so those on the images that were scored last are read.
+    """
+    rows = list(_documents(run / EVALUATIONS))
+    rows = [row for row in rows if row.get("val") == rows[-1].get("val")]
+    return _columns(
+        {name: value for name, value in row.items() if isinstance(value, int | float)}
+        for row in rows
+    )
 
 
 def bucketed(
@@ -90,20 +100,21 @@ def with_step_seconds(history: History, batch: int | None) -> History:
     return history | {"step_seconds": batch / history["images_per_second"]}
 
 
-def _columns(path: Path, *, scores_only: bool = False) -> History:
+def _documents(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a log that are JSON objects."""
     there = storage.exists(str(path))
     lines = storage.read_bytes(str(path)).decode(errors="replace").splitlines() if there else []
-    rows = [row for line in lines if (row := _row_of(line, scores_only)) is not None]
+    for line in lines:
+        with contextlib.suppress(DocumentError):
+            yield parsed(line, dict[str, Any])
+
+
+def _columns(documents: Iterable[Mapping[str, Any]]) -> History:
+    """Return the columns of those that are rows of numbers."""
+    rows: list[dict[str, float]] = []
+    for document in documents:
+        with contextlib.suppress(DocumentError):
+            rows.append(conforming(document, dict[str, float]))
+    rows = [row for row in rows if "step" in row]
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
-
-
-def _row_of(line: str, scores_only: bool) -> dict[str, float] | None:
-    try:
-        row = parsed(line, dict[str, Any])
-        if scores_only:
-            row = {name: value for name, value in row.items() if isinstance(value, int | float)}
-        row = conforming(row, dict[str, float])
-    except DocumentError:
-        return None
-    return row if "step" in row else None

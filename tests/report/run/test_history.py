@@ -70,3 +70,10 @@ def test_evaluations_are_columns_of_their_scores(tmp_path: Path) -> None:
     (tmp_path / "evaluations.jsonl").write_text(json.dumps(row) + "\n")
     found = {name: column.tolist() for name, column in read_evaluations(tmp_path).items()}
     assert found == {"step": [3], "epoch": [1], "top1": [40]}
+
+
+def test_scores_on_other_images_are_no_part_of_the_curve(tmp_path: Path) -> None:
+    rows = [{"step": step, "top1": 9.0 * step, "val": val} for step, val in ((1, "a"), (1, "b"))]
+    text = "".join(f"{json.dumps(row)}\n" for row in rows)
+    (tmp_path / "evaluations.jsonl").write_text(text)
+    assert read_evaluations(tmp_path)["step"].tolist() == [1]
