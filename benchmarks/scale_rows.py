@@ -41,6 +41,8 @@ from milan_pipeline.targets.units import Unit
 from milan_pipeline.targets.writer import UnitWriter
 
 WORLD, BATCH, BLOCK = 512, 4096, 4096  # 64 nodes of 8 GPUs
+MOST_LINKS = 30_000
+"""Disks take no more than 65,000 links to a file."""
 LABELLED_SHARDS, CLASSES = 1281, 1000  # as ImageNet-1K, packed
 
 
@@ -176,12 +178,20 @@ def _block(at: int, codes_nNC: Any) -> UnitBlock:
 
 @contextlib.contextmanager
 def pack_images(sizes: Sizes) -> Iterator[Measured]:
-    """List files for `pack-images`, as it does before the first shard."""
+    """List files for `pack-images`, as it does before the first shard: links to a few."""
     folder = sizes.root / "files"
     for name in range(100):
         (folder / f"class-{name:03d}").mkdir(parents=True)
-    for number in range(sizes.files):
-        (folder / f"class-{number % 100:03d}" / f"image-{number:07d}.jpg").write_bytes(b"x")
+    places = [
+        folder / f"class-{number % 100:03d}" / f"image-{number:07d}.jpg"
+        for number in range(sizes.files)
+    ]
+    for number, path in enumerate(places):
+        if number % MOST_LINKS:
+            path.hardlink_to(places[number - number % MOST_LINKS])
+        else:
+            path.write_bytes(b"x")
+    del places
     config = PackImages(source=str(folder), dest=str(sizes.root / "packed"))
     yield lambda: dry_run(config), None
 

@@ -1,7 +1,9 @@
 """Run a stage from Python, by the options of its command, and return what it says."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import numbers
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import click
@@ -47,7 +49,7 @@ def run_stage(stage: str, **options: Any) -> StageResult:
         stage: the command, such as "pretrain".
         options: by the names of the command line, with `_` for `-`: strings, numbers, paths, lists
             where an option may be repeated, truth values of flags (`dry_run=True`); None leaves an
-            option at its default.
+            option at its default. Lists may be tuples and one-dimensional arrays.
 
     Raises:
         ConfigError: there is no such stage or option, or a value is not allowed.
@@ -120,8 +122,18 @@ def _raise_unless_done(stage: str, code: int | str | None) -> None:
 
 
 def _words(command: click.Command, options: dict[str, Any]) -> Iterator[str]:
-    """Yield the words of a command line with these options, then those of its arguments."""
+    """Yield the words of a command line with these options, then those of its arguments.
+
+    Raises:
+        ConfigError: a value is of a type that no option takes.
+    """
     arguments = {each.name for each in command.params if isinstance(each, click.Argument)}
+    with_value = {
+        word
+        for each in command.params
+        if isinstance(each, click.Option) and not each.is_flag
+        for word in each.opts
+    }
     without_no = {
         spelling
         for each in command.params
@@ -130,9 +142,10 @@ def _words(command: click.Command, options: dict[str, Any]) -> Iterator[str]:
     }
     for name, value in sorted(options.items(), key=lambda item: item[0] in arguments):
         flag = f"--{name.replace('_', '-')}"
-        for each in value if isinstance(value, list | tuple) else [value]:
+        for each in _flat([value]):
             if each is None:
                 continue
+            _require_value(name, each, truth=flag not in with_value and name not in arguments)
             if isinstance(each, bool):
                 if not each and flag in without_no:
                     continue
@@ -141,3 +154,24 @@ def _words(command: click.Command, options: dict[str, Any]) -> Iterator[str]:
                 yield str(each)
             else:
                 yield f"{flag}={each}"
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    """Yield values, and those of lists, tuples and one-dimensional arrays among them."""
+    for value in values:
+        is_list = isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 1
+        yield from _flat(value) if is_list else [value]
+
+
+def _require_value(name: str, value: Any, *, truth: bool) -> None:
+    """Refuse a value that would not be one on a command line; `truth` tells if it may be a bool."""
+    if isinstance(value, bool) and not truth:
+        raise ConfigError(f"{name}={value} is a truth value; give a text, a number or a path")
+    if isinstance(value, Mapping):
+        pair = next((f"{key}={one}" for key, one in value.items()), "NAME=VALUE")
+        raise ConfigError(f"{name} takes no dictionary; give a list of texts, as ['{pair}']")
+    if not isinstance(value, str | numbers.Number | os.PathLike):
+        raise ConfigError(
+            f"{name} takes no {type(value).__name__}; give a text, a number, a path or a list of "
+            "them"
+        )

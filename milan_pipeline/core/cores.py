@@ -10,8 +10,10 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from milan_pipeline.core.console import warn
+from milan_pipeline.errors import ConfigError
 
 AUTO = "auto"
+MOST_THREADS = 1024
 WAIT_POLICY = "OMP_WAIT_POLICY"
 
 
@@ -77,9 +79,17 @@ def computing(options: object) -> Iterator[None]:
 
     Args:
         options: of the stage, by name; `processes` are those that share this machine.
+
+    Raises:
+        ConfigError: it says more than any machine has cores, which takes the memory of all.
     """
     threads = getattr(options, "threads", None)
     torch = sys.modules.get("torch")  # where it is not loaded, nothing is computed
+    if isinstance(threads, int) and threads > MOST_THREADS:
+        raise ConfigError(
+            f"--threads {threads} is more than the {MOST_THREADS} that a process may have; give "
+            f"at most the number of cores, {own_cores()}"
+        )
     if threads is None or torch is None:
         yield
         return

@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import click
 from tqdm import tqdm
 
-from milan_pipeline.core.console import is_quiet, note
+from milan_pipeline.core.console import is_quiet
 
 LOG_EVERY = 60.0
 """Seconds between two lines in a log."""
@@ -52,8 +53,9 @@ class _Logged(tqdm):  # type: ignore[type-arg]
         super().close()
 
     def _tell(self) -> None:
+        """Write a line as it is: there are no bars to make room, and to be written in turn."""
         self._told, self._is_long = time.monotonic(), True
-        note(str(self))
+        click.echo(str(self), err=True)
 
 
 def progress_bar(

@@ -7,6 +7,7 @@ Legend: S side of the view in pixels, N = 1 + L tokens (CLS first, then L patche
 target width.
 """
 
+import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from torch.utils.data import Dataset
 from milan_pipeline.codecs.interface import Codec, decode_prior
 from milan_pipeline.data.join_pairs import join_pairs
 from milan_pipeline.data.pairs import RawPair, read_pair, read_pairs
-from milan_pipeline.errors import DataError, MismatchError
+from milan_pipeline.errors import ConfigError, DataError, MismatchError
 from milan_pipeline.images.crops import view_pixels
 from milan_pipeline.images.decode import decode_rgb
 from milan_pipeline.images.views import (
@@ -33,6 +34,8 @@ from milan_pipeline.shards.columns import read_image_columns, read_target_column
 from milan_pipeline.shards.random_access import Place, SampleReader
 from milan_pipeline.targets.codec_files import read_shards_codec
 from milan_pipeline.targets.shard_records import layout_of
+
+Folder = str | os.PathLike[str]
 
 
 class ViewedPair(NamedTuple):
@@ -66,20 +69,24 @@ class PairDataset(Dataset[ViewedPair]):
         image_size: S; None is the size of the teacher's views.
 
     Raises:
+        ConfigError: there are not so many views, or a view has no pixels.
         MissingDataError: images and targets do not belong together, sample by sample.
         MismatchError: targets are of other images.
         DataError: something read is damaged.
     """
 
     def __init__(
-        self, *, images: str, targets: str, views: int = 1, image_size: int | None = None
+        self, *, images: Folder, targets: Folder, views: int = 1, image_size: int | None = None
     ) -> None:
+        images, targets = os.fspath(images), os.fspath(targets)
         target_shards = read_target_columns(targets)
+        _require_views(views, 1 + int(target_shards.view_t.max(initial=-1)), targets)
         identity = stated_identity(target_shards.shards.head.common, what=targets)
         columns = read_image_columns(images)
         self._pairs = join_pairs(columns, [target_shards], views=views, on_missing="error")
         self._layout, self._codec = layout_of(identity), read_shards_codec(targets, identity)
-        self._size = image_size or int(identity["preprocessing"]["size"])
+        own = int(identity["preprocessing"]["size"])
+        self._size = own if image_size is None else _pixels(image_size)
         self._interpolation = stated_interpolation(identity["preprocessing"])
         counts = [self._pairs.counts(view) for view in range(views)]
         self._ends = np.cumsum(np.concatenate(counts))
@@ -131,10 +138,28 @@ class PairDataset(Dataset[ViewedPair]):
 
 
 def iterate_pairs(
-    *, images: str, targets: str, views: int = 1, image_size: int | None = None
+    *, images: Folder, targets: Folder, views: int = 1, image_size: int | None = None
 ) -> Iterator[ViewedPair]:
     """Yield every pair, view by view, shard by shard; see `PairDataset`, which also raises."""
     yield from PairDataset(images=images, targets=targets, views=views, image_size=image_size)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _pixels(size: Any) -> int:
+    if not _is_whole(size) or size < 1:
+        raise ConfigError(f"image_size={size!r} is no number of pixels; give 1 or more, or None")
+    return int(size)
+
+
+def _require_views(views: Any, packed: int, targets: str) -> None:
+    if not _is_whole(views) or not 1 <= views <= packed:
+        raise ConfigError(
+            f"views={views!r} is no whole number from 1 to {packed}, the views that {targets} "
+            "holds; give one, or pack more views"
+        )
 
 
 def _decoded(codec: Codec, record: NDArray[np.void]) -> torch.Tensor:

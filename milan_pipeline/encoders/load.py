@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 from pathlib import Path
 
 import timm
@@ -34,7 +35,7 @@ TEACHER_SUFFIXES = (".json", ".safetensors", ".bin", ".pth")
 
 
 def load_encoder(
-    spec: str,
+    spec: str | os.PathLike[str],
     *,
     random_init: bool = False,
     seed: int = 0,
@@ -60,6 +61,7 @@ def load_encoder(
         DataError: they are damaged.
         MismatchError: the weights do not fit the architecture beside them.
     """
+    spec = os.fspath(spec)
     kind, rest = _split(spec, random_init)
     if kind == "pixels":
         return PixelEncoder(_pixels_size(rest))

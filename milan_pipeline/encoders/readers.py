@@ -1,5 +1,6 @@
 """Gives the parts of an encoder from a run folder, from a file, or by a name of timm."""
 
+import os
 from typing import Any, NamedTuple
 
 import timm
@@ -53,8 +54,7 @@ def read_run_encoder(spec: str, *, random_init: bool = False, seed: int = 0) -> 
         seed: of that draw.
 
     Raises:
-        MissingDataError: the files are not there.
-        DataError: they are damaged.
+        MissingDataError, DataError: the files are not there, or damaged.
         ConfigError: this timm does not have the model, or it is no transformer.
     """
     url = config_url(spec)
@@ -263,18 +263,18 @@ class TimmModel(NamedTuple):
     std: list[float]
 
 
-def load_timm_model(spec: str) -> TimmModel:
+def load_timm_model(spec: str | os.PathLike[str]) -> TimmModel:
     """Load the encoder of a run as a model of timm without a classifier.
 
     Args:
         spec: a run folder, or the path of an exported `.safetensors` with its `.json` beside it.
 
     Raises:
-        MissingDataError: the files are not there.
-        DataError: they are damaged.
+        MissingDataError, DataError: the files are not there, or damaged.
         ConfigError: this timm does not have the model.
         MismatchError: the weights do not fit the architecture beside them.
     """
-    parts = read_run_encoder(spec)
-    model, _ = assemble(parts, origin=spec)
+    origin = os.fspath(spec)
+    parts = read_run_encoder(origin)
+    model, _ = assemble(parts, origin=origin)
     return TimmModel(model.eval(), parts.mean, parts.std)

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from milan_pipeline.encoders.frozen import FrozenEncoder
 from milan_pipeline.encoders.readers import config_url, read_architecture
+from milan_pipeline.errors import BadImageError, ConfigError
 from milan_pipeline.evaluate.evaluation_view import default_crop_pct, evaluation_view
 from milan_pipeline.images.crops import Pixels
+from milan_pipeline.images.decode import rgb_of_16_bits
 from milan_pipeline.models.weight_files import read_document
 
 ImageTransform = Callable[[Image.Image], Tensor]
@@ -35,6 +37,8 @@ def image_transform(
 
     The shorter side is resized by Pillow's bicubic, and the middle is cut, as `probe` and
     `finetune` do before they score.
+
+    What it returns raises ConfigError of what is no image of Pillow, BadImageError of no pixels.
 
     Args:
         encoder: a run folder, the path of a `.safetensors` of an encoder or a classifier with its
@@ -63,7 +67,26 @@ def image_transform(
     pixels = Pixels(mean, std, scaling="pixels")
 
     def transform(image: Image.Image) -> Tensor:
-        view_CSS = view(image.convert("RGB"))
+        view_CSS = view(_as_rgb(image))
         return pixels(view_CSS) if normalise else view_CSS
 
     return transform
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as `decode_rgb` would: of 16 bits the high byte, where Pillow takes white.
+
+    Raises:
+        ConfigError: it is no image of Pillow.
+        BadImageError: it has no pixel.
+    """
+    if not isinstance(image, Image.Image):
+        raise ConfigError(
+            f"the transform takes an image of Pillow and not {type(image).__name__}; give "
+            "PIL.Image.open(FILE), or PIL.Image.fromarray of an array (H, W, 3) in uint8"
+        )
+    if 0 in image.size:
+        raise BadImageError(f"an image of {image.width} x {image.height} pixels shows nothing")
+    if image.mode.startswith("I"):
+        return Image.fromarray(rgb_of_16_bits(image))
+    return image.convert("RGB")

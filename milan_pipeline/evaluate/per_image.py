@@ -7,7 +7,9 @@ Legend: N images.
 """
 
 import io
+import tokenize
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,8 @@ from milan_pipeline.evaluate.scores_file import Result
 ANSWERS, COUNTS = "answers.npy", "counts.npy"
 COUNT_BYTES = 3 * 4  # of a class of an image: three int32
 LABEL = "label"
+UNREADABLE = (ValueError, TypeError, OverflowError, MemoryError, EOFError, tokenize.TokenError)
+"""What numpy raises of a file whose header is damaged."""
 
 
 def npy(array: NDArray[np.generic]) -> bytes:
@@ -47,9 +51,11 @@ def answers_of(result: Result, metric: str) -> tuple[NDArray[np.int64], NDArray[
     Answers that do not give this accuracy are of other weights, and count as not kept.
     """
     rows_N = _read(result, ANSWERS)
+    if rows_N is None or rows_N.ndim != 1 or not rows_N.size:
+        return None
     column = metric if metric in (names := _columns(rows_N)) else metric.partition("@")[0]
     column = column if column in names else column.partition("-")[0]
-    if rows_N is None or column not in names or not len(rows_N):
+    if column not in names:
         return None
     labels_N, answers_N = rows_N[LABEL], rows_N[column]
     same = abs(accuracy(answers_N, labels_N) - result.metrics[metric]) < 1e-6
@@ -59,20 +65,23 @@ def answers_of(result: Result, metric: str) -> tuple[NDArray[np.int64], NDArray[
 def counts_of(result: Result) -> Counts | None:
     """Return each image's pixels (N, 3, Y); None where they are not kept."""
     counts_N3Y = _read(result, COUNTS)
-    return None if counts_N3Y is None or counts_N3Y.ndim != 3 else counts_N3Y.astype(np.int32)
+    if counts_N3Y is None or counts_N3Y.shape[1:-1] != (3,) or counts_N3Y.dtype.kind != "i":
+        return None
+    return counts_N3Y.astype(np.int32)
 
 
-def _columns(rows_N: NDArray[np.void] | None) -> tuple[str, ...]:
-    names = () if rows_N is None else rows_N.dtype.names or ()
-    return names if LABEL in names else ()
+def _columns(rows_N: NDArray[Any]) -> tuple[str, ...]:
+    """Return the names of the columns; none if these are no labels and answers of whole numbers."""
+    names = rows_N.dtype.names or ()
+    whole = all(rows_N.dtype[name].kind == "i" for name in names)
+    return names if LABEL in names and whole else ()
 
 
-def _read(result: Result, name: str) -> NDArray[np.void] | None:
+def _read(result: Result, name: str) -> NDArray[Any] | None:
     """Read a file beside the scores; a damaged one counts as not kept, as nothing depends on it."""
     try:
         data = storage.read_bytes(storage.join(result.folder, name))
         # np.load would take a zip file, too.
-        found: NDArray[np.void] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (MissingDataError, StorageError, ValueError, EOFError):
+        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except (MissingDataError, StorageError, *UNREADABLE):
         return None
-    return found if found.ndim else None

@@ -7,6 +7,7 @@ fingerprints of the inputs. Execution options and paths are in the stage's recor
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.provenance.record import StageRecord, config_by_role
 
 SCORES = "scores.json"
+Folder = str | os.PathLike[str]
 HASH_DIGITS = 12
 
 
@@ -201,10 +203,13 @@ def _require_finite(result: Result) -> None:
             raise DataError(f"the score {name} is {value}; score on images that have labels")
 
 
-def find_results(folders: Iterable[str]) -> list[Result]:
+def find_results(folders: Folder | Iterable[Folder]) -> list[Result]:
     """Read every `scores.json` in local folders and below them, in the order of their paths.
 
     A file that lies below several of the folders is read once.
+
+    Args:
+        folders: one, or several.
 
     Raises:
         MissingDataError: there is none below one of the folders, or no such folder.
@@ -212,7 +217,8 @@ def find_results(folders: Iterable[str]) -> list[Result]:
         StorageError: a folder cannot be listed.
     """
     places: dict[Path, str] = {}
-    for folder in folders:
+    for given in [folders] if isinstance(folders, str | os.PathLike) else folders:
+        folder = os.fspath(given)
         root = storage.local_path(folder)
         names = storage.list_tree(folder) if root else []
         scores = [name for name in names if storage.basename(name) == SCORES]

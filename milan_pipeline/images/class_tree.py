@@ -49,7 +49,7 @@ def warn_of_source(source: Source, root: Path) -> None:
             *(len(source.others), root, some(source.others)),
         )
     packed = archives([row["file"] for row in source.ignored])
-    if packed:
+    if packed and not source.is_listed:
         logger.warning(
             "%d archives in %s are left out (%s); unpack them if they hold images",
             *(len(packed), root, some(packed)),

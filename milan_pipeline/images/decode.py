@@ -13,13 +13,12 @@ import contextlib
 import struct
 from collections.abc import Iterator
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 import simplejpeg
 import xxhash
 from numpy.typing import NDArray
-from PIL import ImageFile
+from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -67,9 +66,7 @@ def decode_rgb(data: bytes, name: str = "") -> NDArray[np.uint8]:
             return rgb
         with open_with_pillow(data) as image:
             if image.mode.startswith("I"):
-                grey = np.asarray(image)
-                warn_if_dark(int(grey.max()), name)
-                return _high_byte_rgb(grey)
+                return rgb_of_16_bits(image, name)
             # Without this, Pillow warns that the transparency of a palette is lost: it should be.
             image.info.pop("transparency", None)
             rgb = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
@@ -182,7 +179,10 @@ def _reader_of(data: bytes) -> type[ImageFile.ImageFile]:
     )
 
 
-def _high_byte_rgb(grey: NDArray[Any]) -> NDArray[np.uint8]:
+def rgb_of_16_bits(image: Image.Image, name: str = "") -> NDArray[np.uint8]:
+    """Return the high byte of a grey image that Pillow has in 16 bits or more, (H, W, 3)."""
+    grey = np.asarray(image)
+    warn_if_dark(int(grey.max()), name)
     rgb = np.repeat((grey >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
     rgb.flags.writeable = False
     return rgb

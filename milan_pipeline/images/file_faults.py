@@ -5,9 +5,20 @@ import os
 from pathlib import Path
 
 from milan_pipeline.errors import StorageError
+from milan_pipeline.storage.retries import TEMPORARY_LOCAL, retried
 
 NOWHERE = (errno.ENOENT, errno.ENOTDIR)
 DENIED = (errno.EACCES, errno.EPERM)
+
+
+def status_of(path: str) -> os.stat_result:
+    """Look at a file, again where the disk fails for a while; raises `OSError`."""
+    try:
+        return os.stat(path)  # noqa: PTH116 - to prepare for retries takes longer
+    except OSError as error:
+        if error.errno not in TEMPORARY_LOCAL:
+            raise
+    return retried(lambda: os.stat(path), url=path, local=True)  # noqa: PTH116
 
 
 def is_link(path: str | Path) -> bool:

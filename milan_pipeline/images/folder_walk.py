@@ -12,17 +12,19 @@ from collections import Counter
 from pathlib import Path
 from typing import TypedDict
 
+from milan_pipeline.core.text_table import TextTable
 from milan_pipeline.errors import DataError, MissingDataError, StorageError
 from milan_pipeline.images.file_faults import (
     DENIED,
     fault_of,
     is_link,
     shortened,
+    status_of,
     unusable_folder,
 )
 from milan_pipeline.images.formats import HEAD_BYTES, kind_by_bytes, kind_by_name
 from milan_pipeline.images.found_files import Found, FoundFiles
-from milan_pipeline.storage.retries import TEMPORARY_LOCAL, retried
+from milan_pipeline.storage.retries import retried
 
 logger = logging.getLogger(__name__)
 
@@ -146,18 +148,20 @@ class _Walker:
                     "%d %s in %s are left out (%s)", len(rows), what, self._root, shortened(rows[0])
                 )
 
-    def _names(self, folder: _Folder) -> list[str]:
-        def listed() -> list[str]:
+    def _names(self, folder: _Folder) -> TextTable:
+        """Return the names in a folder in order; they are kept while what is below is visited."""
+
+        def listed() -> TextTable:
             names = os.listdir(folder.path)  # noqa: PTH208 - names are wanted, of a million files
             names.sort()
-            return names
+            return TextTable(names)
 
         try:
             return retried(listed, url=folder.path, local=True, doing="listed")
         except OSError as error:
             if folder.reason is not None:
                 self._ignore(folder.name, folder.reason)
-                return []
+                return TextTable()
             if isinstance(error, StorageError):  # of tries that all failed
                 raise
             raise unusable_folder(folder.path, "listed", error) from error
@@ -168,7 +172,7 @@ class _Walker:
         name = f"{folder.name}/{entry}".lstrip("/")
         reason = folder.reason or _reason_to_leave_out(entry)
         try:
-            status = _status(path)
+            status = status_of(path)
         except OSError as error:
             if reason is not None:
                 self._ignore(name, reason)
@@ -246,19 +250,11 @@ class _Walker:
 
     def _add(self, file: Found) -> None:
         self._files.append(file)
-        self._pictured.add(_top(file.name))
+        if "/" in file.name:  # a flat folder may hold millions
+            self._pictured.add(_top(file.name))
 
     def _ignore(self, name: str, reason: str) -> None:
         self._ignored.append({"file": name, "reason": reason})
-
-
-def _status(path: str) -> os.stat_result:
-    try:
-        return os.stat(path)  # noqa: PTH116 - to prepare for retries takes longer
-    except OSError as error:
-        if error.errno not in TEMPORARY_LOCAL:
-            raise
-    return retried(lambda: os.stat(path), url=path, local=True)  # noqa: PTH116
 
 
 def _head(path: str) -> bytes:

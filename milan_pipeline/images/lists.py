@@ -1,20 +1,29 @@
 """A list of images: one path a line, then optionally a tab and a class, by number or by name."""
 
 import dataclasses
+import itertools
 import os
 import re
 import stat
 import unicodedata
+from array import array
+from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
 
 from milan_pipeline.errors import DataError, StorageError
 from milan_pipeline.images.class_labels import class_numbers
-from milan_pipeline.images.file_faults import fault_of, is_link, shortened
+from milan_pipeline.images.file_faults import fault_of, is_link, shortened, status_of
 from milan_pipeline.images.formats import HEAD_BYTES, kind_by_bytes
+from milan_pipeline.images.found_files import Found, FoundFiles
+from milan_pipeline.images.source_files import NO_LABEL
 from milan_pipeline.images.spelling import ONE_FORM
 from milan_pipeline.storage.retries import retried
 
-LINE_END = re.compile(r"\r\n|\n|\r")
+LINE_END = re.compile(rb"\r\n|\n|\r")
 FORM = "write a path a line, then optionally a tab and a class"
 NO_LISTS = {
     ".json": "of JSON write the paths alone, a path a line",
@@ -25,25 +34,36 @@ TAR_MARK, TAR_MARK_AT = b"ustar", 257
 ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"\xfd7zXZ", b"BZh")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Listed:
-    """An image of a list: its name as it is written there, its path, bytes and class number."""
-
-    name: str
-    path: Path
-    size: int
-    label: int | None
-
-
 @dataclasses.dataclass(frozen=True)
+class ImageList:
+    """What a list has.
+
+    Attributes:
+        files: each name as it is written there, and the image's bytes.
+        places: paths of images whose names are short for them, by row.
+        label_n: (n,) class numbers; `NO_LABEL` where a line has none.
+        classes: the names that the labels number, in sorted order; none if these are numbers.
+    """
+
+    files: FoundFiles
+    places: dict[int, str]
+    label_n: NDArray[np.int32]
+    classes: list[str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Line:
     """A line of a list, for what is wrong with it."""
 
-    path: Path
+    list: Path
     number: int
-    text: str
     name: str
     label: str
+
+    @property
+    def path(self) -> str:
+        """Where the image lies."""
+        return _path_of(self.list, self.name)
 
     def error(self, what: str, remedy: str) -> DataError:
         return self._error(self.name, what, remedy)
@@ -53,49 +73,75 @@ class _Line:
         return self._error(self.label, what, remedy)
 
     def _error(self, of: str, what: str, remedy: str) -> DataError:
-        place = f"{self.path} line {self.number}"
+        place = f"{self.list} line {self.number}"
         return DataError(f"{place}: '{shortened(of)}' {what}; {remedy}")
 
 
-def read_list(path: Path) -> tuple[list[Listed], list[str]]:
-    """Read a list.
-
-    Returns:
-        The images, and the names of the classes that the labels number, in sorted order; none
-        where the list itself has numbers.
+def read_list(path: Path) -> ImageList:
+    """Read a list; of a million lines, only columns are kept.
 
     Raises:
         DataError: it is no text, or a line of it cannot be used, which is named.
     """
-    lines, files = [], []
-    seen: dict[str, int] = {}
-    for number, text in enumerate(LINE_END.split(_text_of(path)), start=1):
-        name, _, label = text.partition("\t")
-        if not name.strip():
-            continue
-        line = _Line(path, number, text, name, label.strip())
-        file, size = _file_of(line)
-        first = seen.setdefault(os.path.normpath(file), number)
-        if first != number:
-            raise line.error(f"comes twice, first in line {first}", "take one of them out")
-        lines.append(line)
-        files.append((file, size))
+    files, places = FoundFiles(), dict[int, str]()
     by_label: dict[str, _Line] = {}
-    for line in lines:
+    number_of: dict[str, int] = {}
+    label_n, hash_n = array("i"), array("Q")
+    for line in _lines(path):
+        place = line.path
+        if line.name.startswith("~"):
+            places[len(files)] = place
+        files.append(Found(line.name, _size_of(line), "image"))
+        hash_n.append(_hash(place))
         if line.label:
             by_label.setdefault(line.label, line)
+            label_n.append(number_of.setdefault(line.label, len(number_of)))
+        else:
+            label_n.append(NO_LABEL)
+    _require_distinct(path, hash_n)
     numbers, classes = class_numbers(
         list(by_label), path, lambda label, *why: by_label[label].refused(*why)
     )
-    listed = [
-        Listed(line.name, *file, numbers.get(line.label))
-        for line, file in zip(lines, files, strict=True)
-    ]
-    return listed, classes
+    # The last entry is what a line without a label has.
+    final = np.array([*(numbers[label] for label in by_label), NO_LABEL], np.int32)
+    return ImageList(files, places, final[np.frombuffer(label_n, np.int32)], classes)
 
 
-def _text_of(path: Path) -> str:
-    """Return the text of a list; the names of files need not be UTF-8, so that no byte is lost."""
+def _lines(path: Path) -> Iterator[_Line]:
+    """Yield the lines that name an image; of names that are not UTF-8, no byte is lost."""
+    data, start = _data_of(path), 0
+    for number in itertools.count(1):
+        end = LINE_END.search(data, start)
+        text = data[start : end.start() if end else None].decode("utf-8", "surrogateescape")
+        name, _, label = text.partition("\t")
+        if name.strip():
+            yield _Line(path, number, name, label.strip())
+        if end is None:
+            return
+        start = end.end()
+
+
+def _require_distinct(path: Path, hashes: "array[int]") -> None:
+    """Refuse a file that comes twice, given the hash of each line's path."""
+    hash_n = np.frombuffer(hashes, np.uint64)
+    sorted_n = np.sort(hash_n)
+    repeated = set(sorted_n[1:][sorted_n[1:] == sorted_n[:-1]].tolist())
+    if not repeated:
+        return
+    seen: dict[str, int] = {}
+    for line in _lines(path):
+        place = os.path.normpath(line.path)
+        first = seen.setdefault(place, line.number) if _hash(place) in repeated else line.number
+        if first != line.number:
+            raise line.error(f"comes twice, first in line {first}", "take one of them out")
+
+
+def _hash(path: str) -> int:
+    return xxhash.xxh3_64_intdigest(os.fsencode(os.path.normpath(path)))
+
+
+def _data_of(path: Path) -> bytes:
+    """Return the bytes of a list, without a mark of their order."""
     try:
         data = retried(path.read_bytes, url=str(path), local=True)
     except StorageError:
@@ -104,7 +150,7 @@ def _text_of(path: Path) -> str:
         raise DataError(f"{path} cannot be read ({error.strerror}); give another list") from error
     if kind_by_bytes(data[:HEAD_BYTES]) != "none":
         raise DataError(f"{path} is a picture, no list; give its folder, or a list of pictures")
-    if data[TAR_MARK_AT:].startswith(TAR_MARK):
+    if data[TAR_MARK_AT : TAR_MARK_AT + len(TAR_MARK)] == TAR_MARK:
         raise DataError(
             f"{path} is a tar, no list; unpack it and give the folder, or give `milan-pipeline "
             "index` tars of WebDataset"
@@ -113,19 +159,19 @@ def _text_of(path: Path) -> str:
         raise DataError(f"{path} is an archive, no list; unpack it and give the folder")
     if b"\0" in data:
         raise DataError(f"{path} is no list in UTF-8; write paths as plain text, a path a line")
-    return data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    return data.removeprefix(b"\xef\xbb\xbf")
 
 
-def _file_of(line: _Line) -> tuple[Path, int]:
-    """Return the path of a line's image, and its bytes."""
-    file = _path_of(line.path, line.name)
+def _size_of(line: _Line) -> int:
+    """Return the bytes of a line's image."""
+    path = line.path
     try:
-        status = retried(file.stat, url=str(file), local=True)
+        status = status_of(path)
     except StorageError:
         raise
     except OSError as error:
-        if is_link(file):
-            fault = f"is {fault_of(str(file), error)}"
+        if is_link(path):
+            fault = f"is {fault_of(path, error)}"
             raise line.error(fault, "restore that, or take the line out") from error
         if isinstance(error, PermissionError):
             what = f"cannot be reached ({error.strerror})"
@@ -135,16 +181,17 @@ def _file_of(line: _Line) -> tuple[Path, int]:
         raise line.error("is a folder", "list its files, or give it as SOURCE")
     if not stat.S_ISREG(status.st_mode):
         raise line.error("is neither a file nor a folder", "take the line out")
-    return file, status.st_size
+    return status.st_size
 
 
-def _path_of(path: Path, name: str) -> Path:
-    return path.parent / os.path.expanduser(name)  # noqa: PTH111 - `Path` fails for no such user
+def _path_of(listed_in: Path, name: str) -> str:
+    # `Path` fails for no such user, and takes long for a million names.
+    return os.path.join(listed_in.parent, os.path.expanduser(name))  # noqa: PTH111, PTH118
 
 
 def _remedy(line: _Line) -> str:
     """Say what would make a file of a line: how it looks without quotes, or with a tab."""
-    suffix = line.path.suffix.lower()
+    suffix = line.list.suffix.lower()
     if suffix in NO_LISTS:
         return NO_LISTS[suffix]
     name = line.name
@@ -160,6 +207,6 @@ def _remedy(line: _Line) -> str:
         *(("put a tab between path and class", part.rstrip()) for part in cut if part.strip()),
     ]
     for remedy, other in candidates:
-        if other != name and os.path.isfile(_path_of(line.path, other)):  # noqa: PTH113
+        if other != name and os.path.isfile(_path_of(line.list, other)):  # noqa: PTH113
             return remedy
     return FORM

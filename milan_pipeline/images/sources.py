@@ -15,7 +15,7 @@ from milan_pipeline.errors import ConfigError, StorageError
 from milan_pipeline.images.file_faults import fault_of, is_link, shortened
 from milan_pipeline.images.folder_walk import Ignored, Walk, walk_folder
 from milan_pipeline.images.formats import IMAGE_EXTENSIONS
-from milan_pipeline.images.found_files import Found, FoundFiles
+from milan_pipeline.images.found_files import FoundFiles
 from milan_pipeline.images.keys import UniqueKeys
 from milan_pipeline.images.lists import read_list
 from milan_pipeline.images.mask_files import MaskFolder
@@ -172,20 +172,18 @@ def _from_folder(root: Path, found: FoundFiles, walk: Walk) -> Source:
 
 
 def _from_list(path: Path) -> Source:
-    listed, classes = read_list(path)
-    if not listed:
+    listed = read_list(path)
+    if not len(listed.files):
         raise ConfigError(f"{path} lists no image; write a path a line, or give another list")
     columns = FileColumns(
         folder=path.parent,
-        found=FoundFiles(Found(row.name, row.size, "image") for row in listed),
-        keys=UniqueKeys(row.name for row in listed),
-        label_n=np.array(
-            [NO_LABEL if row.label is None else row.label for row in listed], np.int32
-        ),
-        places={n: str(row.path) for n, row in enumerate(listed) if row.name.startswith("~")},
+        found=listed.files,
+        keys=UniqueKeys(listed.files.names),
+        label_n=listed.label_n,
+        places=listed.places,
     )
-    files = SourceFiles(columns, np.arange(len(listed)))
-    return Source(files=files, classes=classes, ignored=[], stray=[], is_listed=True)
+    files = SourceFiles(columns, np.arange(len(listed.files)))
+    return Source(files=files, classes=listed.classes, ignored=[], stray=[], is_listed=True)
 
 
 def _with_masks(source: Source, root: Path, masks: MaskFolder) -> Source:

@@ -1,5 +1,6 @@
-"""Names that look alike: Unicode writes é as one character (NFC) or, as on macOS, as two (NFD)."""
+"""Names that look alike, as é is one character (NFC) or, on macOS, two (NFD), or are not UTF-8."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +9,10 @@ from milan_pipeline.errors import DataError
 from milan_pipeline.images.file_faults import shortened
 
 ONE_FORM = "give names one form of Unicode (`convmv -r --nfc` of Linux does it)"
+
+
+NO_UTF8 = re.compile("[\udc80-\udcff]")
+"""Bytes of a text that is not UTF-8, as `surrogateescape` decodes them."""
 
 
 def in_one_form(name: str) -> str:

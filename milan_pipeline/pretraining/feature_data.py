@@ -20,6 +20,7 @@ from milan_pipeline.pretraining.teachers import (
     TeacherTargets,
     read_teacher,
     recorded,
+    require_distinct,
     require_same_views,
 )
 from milan_pipeline.shards.columns import read_image_columns, read_target_columns
@@ -153,7 +154,8 @@ def open_run_data(
         resample: whether targets of another grid than the student's are resampled.
 
     Raises:
-        ConfigError: the data hold fewer views or pairs than asked for, or no PHI-S.
+        ConfigError: the data hold fewer views or pairs than asked for, or no PHI-S; or two teachers
+            are one.
         DataError: an index of the first or last shards is damaged.
         MissingDataError, MismatchError: images and targets do not belong together, no image has
             a target, or teachers saw different views.
@@ -164,6 +166,7 @@ def open_run_data(
         read_teacher(name, targets[name], found.shards.head.common, phi_s=phi_s)
         for name, found in columns.items()
     )
+    require_distinct(teachers)
     require_same_views(teachers, same_grid=not resample)
     packed = {name: 1 + int(found.view_t.max(initial=-1)) for name, found in columns.items()}
     fewest = min(packed, key=packed.__getitem__)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from milan_pipeline.codecs.interface import Codec
-from milan_pipeline.errors import MismatchError
+from milan_pipeline.errors import ConfigError, MismatchError
 from milan_pipeline.pretraining.phi_s import PhiS, StandardisedTargets
 from milan_pipeline.pretraining.phi_s_file import PHI_S, read_phi_s
 from milan_pipeline.provenance.identity import Identity, differences, stated_identity, without
@@ -85,6 +85,22 @@ def read_teacher(
         phi_s=read_phi_s(folder, stated) if phi_s else None,
         phi_s_sha256=stated[PHI_S]["sha256"] if phi_s else None,
     )
+
+
+def require_distinct(teachers: Sequence[TeacherTargets]) -> None:
+    """Refuse the same targets under two names: the second teacher is one that was not given.
+
+    Raises:
+        ConfigError: two are the same; both folders are named.
+    """
+    first: dict[str, TeacherTargets] = {}
+    for teacher in teachers:
+        other = first.setdefault(teacher.identity_hash, teacher)
+        if other is not teacher:
+            raise ConfigError(
+                f"--targets {other.name}={other.folder} and {teacher.name}={teacher.folder} are "
+                "the same targets; give each teacher its own, and weigh them by --target-weight"
+            )
 
 
 def require_same_views(teachers: Sequence[TeacherTargets], *, same_grid: bool = True) -> None:

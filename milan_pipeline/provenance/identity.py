@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypedDict
 
 from milan_pipeline.core.schema import Count, DocumentError, conforming
@@ -34,6 +34,8 @@ class _Stated(TypedDict):
     identity_hash: str
 
 
+LONGEST = 200
+"""Characters of a record that a message repeats."""
 TRANSCODED_FROM = "transcoded_from"
 """The part of an identity that only transcoded targets have: the codec of their source."""
 
@@ -157,8 +159,27 @@ def require_same(
     """
     found = differences(existing, wanted)
     if found:
-        listing = ", ".join(f"{name} is {a!r} there and {b!r} here" for name, a, b in found)
-        raise MismatchError(f"{what} was made with other parameters: {listing}; {remedy}")
+        raise MismatchError(f"{what} was made with other parameters: {listing_of(found)}; {remedy}")
+
+
+def listing_of(found: Iterable[tuple[str, Any, Any]]) -> str:
+    """Write fields that differ, with both values, in words.
+
+    Args:
+        found: of `differences`: there and here.
+    """
+    return ", ".join(f"{name} is {_value(a)} there and {_value(b)} here" for name, a, b in found)
+
+
+def _value(value: Any) -> str:
+    """Write a value; a long record is only said to be there.
+
+    None is what the other version of this program, or other options, lack.
+    """
+    if value is None:
+        return "not given"
+    text = repr(value)
+    return "given" if isinstance(value, Mapping) and len(text) > LONGEST else text
 
 
 def require_hash(identity: Identity, wanted: str, *, what: str) -> None:

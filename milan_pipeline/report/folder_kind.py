@@ -68,22 +68,36 @@ def is_scores(url: str) -> bool:
     return storage.exists(storage.join(url, PROBE))
 
 
-def outputs_below(folder: Path, levels: int = DEEPEST) -> list[Path]:
+def outputs_below(folder: Path, levels: int = DEEPEST, *, top: Path | None = None) -> list[Path]:
     """List the outputs below a folder in the order of their names; none lies inside another.
+
+    A link to what lies below the folder anyway, or to a folder above, is passed over.
+
+    Args:
+        folder: where to look.
+        levels: how deep.
+        top: the folder that was asked for, without links; None if it is this one.
 
     Raises:
         StorageError: the folder itself cannot be listed; those below it are then left out.
     """
+    top = Path(os.path.realpath(folder)) if top is None else top
     found = []
     for path in (folder / name for name in storage.list_names(str(folder))):
         if path.name.startswith(".") or not os.path.isdir(path):  # noqa: PTH112  raises nothing
+            continue
+        if path.is_symlink() and _overlap(Path(os.path.realpath(path)), top):
             continue
         with contextlib.suppress(StorageError):
             if _is_output(str(path)):
                 found.append(path)
             elif levels > 1:
-                found += outputs_below(path, levels - 1)
+                found += outputs_below(path, levels - 1, top=top)
     return found
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def _is_output(url: str) -> bool:

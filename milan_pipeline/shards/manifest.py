@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NotRequired, TypedDict, cast
@@ -192,7 +193,9 @@ def not_ours(url: str, error: DocumentError) -> DataError:
     )
 
 
-def load_manifest(url: str, *, kind: str, allow_unfinished: bool = False) -> Manifest:
+def load_manifest(
+    url: str | os.PathLike[str], *, kind: str, allow_unfinished: bool = False
+) -> Manifest:
     """Read and verify the manifest of a folder of shards (or a manifest's own URL).
 
     Args:
@@ -201,8 +204,7 @@ def load_manifest(url: str, *, kind: str, allow_unfinished: bool = False) -> Man
         allow_unfinished: accept the manifest of a stage that has not ended.
 
     Raises:
-        MissingDataError: there is none.
-        DataError: it is damaged, or written by a newer version.
+        MissingDataError, DataError: there is none; it is damaged, or of a newer version.
         MismatchError: it lists another kind of shard, or it is not complete.
         ConfigError: it is a signed URL, whose signature does not hold for the shards.
     """
@@ -211,7 +213,7 @@ def load_manifest(url: str, *, kind: str, allow_unfinished: bool = False) -> Man
     def take(rows: Rows) -> None:
         shards.extend(Shard.from_row(row, kind) for row in rows)
 
-    head = read_manifest(url, take, kind=kind, allow_unfinished=allow_unfinished)
+    head = read_manifest(os.fspath(url), take, kind=kind, allow_unfinished=allow_unfinished)
     return _hashed(dataclasses.replace(head, shards=tuple(shards)), head.sha256)
 
 
@@ -267,13 +269,11 @@ def read_manifest(
         raise MissingDataError(f"{url} does not exist; {given or makers[kind]}") from None
     except DocumentError as error:
         raise not_ours(url, error) from error
-    if not (listing["complete"] or allow_unfinished):
+    folder, whole = storage.folder_of(url), listing["complete"]
+    if not (whole or allow_unfinished):
         raise MismatchError(f"{url} is not complete; run the stage that writes it again")
     common = {n: v for n, v in document.items() if n not in {"sha256", "format_version", *listing}}
-    folder = storage.folder_of(url)
-    head = Manifest(
-        kind=kind, folder=folder, shards=(), complete=listing["complete"], common=common
-    )
+    head = Manifest(kind=kind, folder=folder, shards=(), complete=whole, common=common)
     return _hashed(head, found)
 
 

@@ -4,6 +4,7 @@ Legend: n samples of a unit, N = 1 + L tokens (CLS first, then L patches row-maj
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -94,7 +95,7 @@ class StoredTargets:
         )
 
 
-def open_targets(url: str) -> StoredTargets:
+def open_targets(url: str | os.PathLike[str]) -> StoredTargets:
     """Open a target store on a disk or at any URL that fsspec supports.
 
     Units that are not finished, or that have another identity, are left out.
@@ -104,6 +105,7 @@ def open_targets(url: str) -> StoredTargets:
         DataError: the store, its codec or a mark is damaged, or of a newer version.
         StorageError: the store cannot be read.
     """
+    url = os.fspath(url)
     identity = read_identity(url)
     current = content_hash(identity)
     marks = read_marks(url, marked_views(url)).values()

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from milan_pipeline.core.hub import asking_hub
 from milan_pipeline.core.out_of_memory import is_out_of_memory
 from milan_pipeline.core.schema import DocumentError, parsed
 from milan_pipeline.errors import ConfigError, MilanError, reason_of
+from milan_pipeline.provenance.run_state import STATE_NAME
 from milan_pipeline.teacher.open_clip_tables import architecture
-from milan_pipeline.teacher.spec import HUB, LOCAL, TIMM
+from milan_pipeline.teacher.spec import HUB, LOCAL, RUN, TIMM
 
 CONFIGURATION = "open_clip_config.json"
 LONGEST_REASON = 300
@@ -23,6 +25,7 @@ def model_config(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such model, or its configuration is not that of a CLIP.
     """
+    require_no_folder(name)
     if name.startswith((LOCAL, HUB)):
         document = stated_configuration(name, CONFIGURATION)
         config = document.get("model_cfg", document)
@@ -77,18 +80,54 @@ def stated_configuration(name: str, file: str) -> dict[str, Any]:
 def _remedy(path: Path) -> str:
     if path.exists():
         return "copy the file again from where the weights came from"
-    if _is_of_transformers(path.parent / "config.json"):
+    return _what_it_is(path.parent) or f"give a folder that holds {path.name} and weights"
+
+
+def require_no_folder(name: str) -> None:
+    """Refuse a teacher that is a folder, since its name does not say of what.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if ":" not in name and os.path.isdir(name):  # noqa: PTH112 - raises nothing
+        remedy = (
+            f"give {LOCAL}FOLDER of a CLIP, {TIMM}{LOCAL}FOLDER of a model of timm, {RUN}FOLDER"
+        )
+        raise ConfigError(f"--teacher {name!r} is a folder; {_what_it_is(Path(name)) or remedy}")
+
+
+def _what_it_is(folder: Path) -> str | None:
+    """Say what to give for a folder; None if nothing is known of it."""
+    forms = {
+        CONFIGURATION: f"{LOCAL}{folder}, which is a CLIP of open_clip",
+        STATE_NAME: f"{RUN}{folder}, which is a run",
+    }
+    for name, form in forms.items():
+        if (folder / name).exists():
+            return f"give {form}"
+    if _is_of_timm(folder / "config.json"):
+        return f"give {TIMM}{LOCAL}{folder}, which is a model of timm"
+    if _is_of_transformers(folder / "config.json"):
         return (
             "what lies there is a model of transformers: give that CLIP by open_clip's name and "
             "--pretrained tag, or a folder in open_clip's form"
         )
-    return f"give a folder that holds {path.name} and weights"
+    return None
 
 
 def _is_of_transformers(path: Path) -> bool:
     """Tell whether a file is the configuration of a model of transformers."""
+    return _has(path, "model_type")
+
+
+def _is_of_timm(path: Path) -> bool:
+    """Tell whether a file is the configuration of a model in timm's form."""
+    return _has(path, "architecture") and _has(path, "pretrained_cfg")
+
+
+def _has(path: Path, field: str) -> bool:
     try:
-        return "model_type" in parsed(path.read_bytes(), dict[str, Any])
+        return field in parsed(path.read_bytes(), dict[str, Any])
     except (OSError, DocumentError):
         return False
 

@@ -10,6 +10,7 @@ from torch import nn
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images.statistics import Statistics
 from milan_pipeline.images.views import Interpolation
+from milan_pipeline.teacher.configuration import require_no_folder
 from milan_pipeline.teacher.sources.open_clip_model import OpenClipModel
 from milan_pipeline.teacher.sources.pretraining_run import PretrainingRun
 from milan_pipeline.teacher.sources.timm_by_name import TimmModelByName
@@ -81,8 +82,9 @@ def require_weights(spec: TeacherSpec) -> None:
     """Refuse a teacher whose name alone does not tell which weights are meant.
 
     Raises:
-        ConfigError: `--pretrained` is needed.
+        ConfigError: `--pretrained` is needed, or it is a folder without what it is of.
     """
+    require_no_folder(spec.name)
     if spec.pretrained is None and ":" not in spec.name:
         raise ConfigError(
             f"--teacher {spec.name!r} comes with weights of several kinds; give --pretrained, for "

@@ -4,6 +4,7 @@ Legend: K kept, M masked patches, N = 1 + L tokens, T supervised tokens, D targe
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,7 @@ import timm
 import torch
 from timm.models import VisionTransformer
 
-from milan_pipeline.errors import MissingDataError
+from milan_pipeline.errors import MismatchError, MissingDataError
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
 from milan_pipeline.images.crops import Pixels
 from milan_pipeline.models.build import StudentSpec, build_student
@@ -87,15 +88,22 @@ class LoadedRun:
         return in_grid_order(pred_1ND, kept_1K, masked_1M)[0]
 
 
-def load_run(run: Path) -> LoadedRun:
-    """Load the newest checkpoint of a run, whether it has ended or not.
+def load_run(run: str | os.PathLike[str]) -> LoadedRun:
+    """Load the newest checkpoint of a run of `pretrain`, whether it has ended or not.
 
     Raises:
         MissingDataError: the folder holds no such run.
+        MismatchError: it is a run of another stage, which has no decoder.
     """
+    run = Path(run)
     record, newest = read_record(str(run / CONFIG_NAME)), newest_checkpoint(run)
     if record is None or newest is None:
         raise MissingDataError(f"{run} holds no run with a checkpoint; `pretrain` makes one")
+    if "student" not in record["content"]:
+        raise MismatchError(
+            f"{run} is a run of {record['stage']}, which predicts no targets; give the run of "
+            "pretrain that it began with"
+        )
     content, identities = record["content"], identities_of(record["inputs"])
     weights = read_tensors(newest[1] / MODEL)
     grids = [tuple(identity["teacher"]["grid"]) for identity in identities.values()]

@@ -5,6 +5,7 @@ may depend on the teacher's, and on that of the images.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 
 CARD = "README.md"
@@ -36,6 +37,11 @@ class Card:
     figures: tuple[tuple[str, str, str], ...]
 
 
+def _plain(name: str) -> str:
+    """Write a name so that Markdown shows it as it is, in one line."""
+    return re.sub(r"([\\\\`*_\[\]<>|#])", r"\\\1", " ".join(name.split()))
+
+
 def card_bytes(card: Card) -> bytes:
     """Write the card as Markdown, with the front matter that the Hub reads."""
     size, millions = card.image_size, f"{card.parameters / 1e6:.1f} million parameters"
@@ -45,7 +51,8 @@ def card_bytes(card: Card) -> bytes:
         "of the teacher, which is the `teacher_license` of a configuration beside them if it is "
         "known, and of the images."
     )
-    classes = ", ".join(card.classes[:MANY]) + (", …" if len(card.classes) > MANY else "")
+    named = [_plain(name) for name in card.classes[:MANY]]
+    classes = ", ".join(named) + (", …" if len(card.classes) > MANY else "")
     parts = [
         f"---\n{_front_matter(card)}---",
         f"# {card.kind.capitalize()} {card.model}",

@@ -29,6 +29,8 @@ from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.training.checkpoints import AVERAGE, MODEL, newest_checkpoint
 
 ENCODER_PART = "encoder."
+OUTPUT_PART = "decoder.pred."
+"""The last layer of a decoder, which is as wide as the targets."""
 
 
 class RunWeights(NamedTuple):
@@ -224,9 +226,12 @@ def initialise(student: Student, run: Path, *, decoder_heads: int) -> None:
     for name in sorted(here.keys() | there.keys()):
         ours, theirs = here.get(name, "missing"), there.get(name, "missing")
         if ours != theirs:
+            remedy = "give the student the sizes of that run"
+            if name.startswith(OUTPUT_PART):
+                remedy = "give targets as wide as those of that run's teachers together"
             raise MismatchError(
                 f"--init {run} does not fit the student: {name} is {theirs} there and {ours} "
-                "here; give the student the sizes of that run"
+                f"here; {remedy}"
             )
     student.load_state_dict(weights, strict=not alone)
 

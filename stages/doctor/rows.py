@@ -141,6 +141,14 @@ class DiskSpeed:
     read: float
 
 
+def no_folder_row(folder: str) -> Row:
+    """Tell of a folder that is not there; a stage would make it."""
+    found = f"{folder} is no folder, so that its disk is not timed"
+    return Row(
+        name="disk", state="look", found=found, remedy=f"mkdir -p {folder}, or another FOLDER"
+    )
+
+
 def disk_row(folder: str, speed: DiskSpeed | str, free: int) -> Row:
     """Tell of the disk that a folder is on.
 

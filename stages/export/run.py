@@ -16,6 +16,7 @@ from milan_pipeline.stages.export.card import card_of
 from milan_pipeline.stages.export.command import Export
 from milan_pipeline.stages.export.source import Source, read_source
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
+from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.storage.checksums import put_with_sums
 from milan_pipeline.weights.export import official_files, own_files, timm_files
 from milan_pipeline.weights.huggingface import huggingface_files, huggingface_model
@@ -154,7 +155,7 @@ def _is_done(config: Export, record: StageRecord) -> bool:
 
 
 def _require_no_others(config: Export, record: StageRecord) -> None:
-    """Refuse to overwrite files that export did not write, such as a run's `config.json`."""
+    """Refuse a folder of something else, and files that export did not write."""
     files = (*FILES[config.form], CARD)
     names = [*(() if storage.exists(record.url) else files), STATE_NAME]
     other = [name for name in names if storage.exists(storage.join(config.out, name))]
@@ -162,3 +163,5 @@ def _require_no_others(config: Export, record: StageRecord) -> None:
         raise MismatchError(
             f"--out {config.out} holds a {other[0]} that export did not write; give another folder"
         )
+    if not storage.exists(record.url):
+        require_own_folder(config.out, "export")

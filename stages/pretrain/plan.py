@@ -25,7 +25,11 @@ from milan_pipeline.pretraining.task import PretrainingConfig
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.provenance.run_state import CONFIG_NAME
 from milan_pipeline.stages.pretrain.command import Pretrain
-from milan_pipeline.stages.pretrain.teachers import target_folders, target_weights
+from milan_pipeline.stages.pretrain.teachers import (
+    target_folders,
+    target_weights,
+    warn_of_lost_lengths,
+)
 from milan_pipeline.stages.shared.training import (
     TrainingPlan,
     order_choice,
@@ -100,7 +104,7 @@ class PretrainPlan(TrainingPlan[Pretrain]):
         )
 
     def warn(self) -> None:
-        """Say so where some of the views are never used, or where steps are few.
+        """Say so where some of the views are never used, steps are few, or lengths are lost.
 
         Each epoch has one view.
         """
@@ -111,6 +115,8 @@ class PretrainPlan(TrainingPlan[Pretrain]):
                 f"in fewer than {FEW_STEPS} a student learns next to nothing; give more --epochs, "
                 "or a smaller --batch-size"
             )
+        if isinstance(self.data, RunData) and self.config.target_norm == "none":
+            warn_of_lost_lengths({t.folder: t.codec.spec.name for t in self.data.teachers})
         if epochs < views:
             warn(
                 f"--epochs {epochs} leaves {views - epochs} of the {views} views unused, since an "

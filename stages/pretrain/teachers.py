@@ -1,9 +1,12 @@
 """What `pretrain` is told of its teachers: --targets, --target-weight and --prior-from."""
 
 import math
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from milan_pipeline.codecs.registry import DIRECTIONAL, PLAIN
+from milan_pipeline.core.console import warn
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.stages.shared import inputs
 
@@ -24,11 +27,18 @@ def target_folders(targets: Sequence[str]) -> dict[str, str]:
         found = NAMED.fullmatch(text)
         name, folder = found.groups() if found else ("", text)
         if not name and len(targets) > 1:
-            raise ConfigError(
-                f"--targets {text} has no name; with several, give each one: dino={text}"
-            )
+            said, _, path = text.partition("=")
+            remedy = f"with several, give each one: dino={path or text}"
+            if path:  # a name that is none, and not a path with the sign in it
+                remedy += f" ({said!r} has not only letters, digits, dots and - or _ behind one)"
+            raise ConfigError(f"--targets {text} has no name; {remedy}")
         if not folder:
             raise ConfigError(f"--targets {text} names no folder; give {name}=FOLDER")
+        if name and not os.path.isdir(folder) and os.path.isdir(text):  # noqa: PTH112 - or a URL
+            raise ConfigError(
+                f"--targets {text} names the teacher {name} and the folder {folder}, which is not "
+                f"there; if {text} is the folder, give ./{text}"
+            )
         if name in folders:
             raise ConfigError(f"--targets has the name {name} twice; give each teacher its own")
         folders[name] = folder
@@ -70,10 +80,25 @@ def target_weights(weights: Sequence[str], names: Sequence[str]) -> dict[str, fl
             ) from error
         if not 0 < found[name] < math.inf:
             raise ConfigError(
-                f"--target-weight {text} is not above 0; to leave a teacher out, leave out its "
-                "--targets"
+                f"--target-weight {text} is not above 0 and finite; to leave a teacher out, leave "
+                "out its --targets"
             )
     return dict(sorted((dict.fromkeys(names, 1.0) | found).items()))
+
+
+def warn_of_lost_lengths(codecs: Mapping[str, str]) -> None:
+    """Say so where targets are to be taken as they are stored, but without their lengths.
+
+    Args:
+        codecs: the name of each codec by the folder of its target shards.
+    """
+    lost = [folder for folder, codec in codecs.items() if codec in DIRECTIONAL]
+    if lost:
+        warn(
+            f"--target-norm none takes targets with their lengths, but the codec of --targets "
+            f"{' and '.join(lost)} keeps directions alone, and all lengths are near 1; give "
+            f"targets in {', '.join(PLAIN[:-1])} or {PLAIN[-1]}, or --target-norm l2"
+        )
 
 
 def require_teachers(

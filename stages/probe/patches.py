@@ -141,6 +141,12 @@ def _scored(inputs: _Inputs, stop: StopRequest) -> Result:
         for table in (inputs.train, inputs.val)
     ]
     memory = how.remember(encoder, inputs.train, show, budgets[0])
+    kept, neighbours = len(memory.feature_ME), config.k[0]
+    if neighbours > kept:
+        warn(
+            f"--k {neighbours} is more than the {kept} patches that are kept, all of which vote; "
+            "give fewer, or a larger --memory"
+        )
     unknown = memory.missing_classes()
     if unknown:
         warn(
@@ -156,7 +162,7 @@ def _scored(inputs: _Inputs, stop: StopRequest) -> Result:
         "val": scores.images,
         "skipped": sum(len(budget.ledger) for budget in budgets),
         "bad": [row for budget in budgets for row in budget.ledger.items()],
-        PROTOCOL: protocol(config, len(memory.feature_ME)),
+        PROTOCOL: protocol(config, kept),
         "iou": [None if math.isnan(iou) else 100 * iou for iou in scores.ious().tolist()],
         **notes,
         "intervals": intervals,

@@ -1,6 +1,6 @@
 """A stage's output goes into a folder of its own."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
 
@@ -14,15 +14,16 @@ AS_FOUND: "dict[Kind, str]" = {
     "image shards": "image shards",
     "run": "a run",
 }
-AS_OUTPUT: "dict[Kind, str]" = {
+AS_OUTPUT: "dict[Kind | Literal['export'], str]" = {
     "target store": "the targets",
     "target shards": "the shards",
     "image shards": "the shards",
     "run": "the run",
+    "export": "the export",
 }
 
 
-def require_own_folder(out: str, kind: "Kind") -> None:
+def require_own_folder(out: str, kind: "Kind | Literal['export']") -> None:
     """Refuse to write into a folder that holds something else.
 
     Shards of the other kind and damaged manifests are refused by the manifest's reader, or by
@@ -42,7 +43,7 @@ def require_own_folder(out: str, kind: "Kind") -> None:
         found = folder_kind(out)
     except (MissingDataError, DataError):
         return
-    if found != kind and ("shards" not in found or kind == "run"):
+    if found != kind and ("shards" not in found or kind in ("run", "export")):
         raise ConfigError(
             f"{out} already holds {AS_FOUND[found]}; give another folder for {AS_OUTPUT[kind]}"
         )

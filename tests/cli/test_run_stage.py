@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 
 import milan_pipeline as mp
@@ -65,6 +66,29 @@ def test_a_function_refuses_values_that_have_no_place() -> None:
         mp.pack_images("a")  # type: ignore[call-arg]
     with pytest.raises(AttributeError, match="no stage of the name 'codecs'"):
         running.stage_function("codecs")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": True, "dry_run": True}, "epochs=True is a truth value; give a text, a number"),
+        ({"targets": {"a": Path("b")}}, r"targets takes no dictionary; .* as \['a=b'\]"),
+        ({"images": object()}, "images takes no object; give a text"),
+    ],
+)
+def test_a_value_that_no_option_takes_is_refused(options, message) -> None:
+    """On a command line, `--epochs --dry-run` would be an option with the other as its value."""
+    given = {"images": "x", "out": "y", **options}
+    with pytest.raises(mp.errors.ConfigError, match=message):
+        mp.run_stage("pretrain", **given)
+
+
+def test_lists_may_be_arrays_and_folders_lists(tmp_path: Path) -> None:
+    found = list(running._words(running._command("probe"), {"k": np.array([3, 5]), "label": None}))
+    assert found == ["--k=3", "--k=5"]
+    for folders in ([tmp_path, tmp_path / "b"], [[tmp_path, tmp_path / "b"]]):
+        with pytest.raises(mp.errors.MissingDataError, match=f"^{tmp_path} holds no scores.json"):
+            mp.compare(*folders)
 
 
 def test_a_function_shows_its_parameters() -> None:

@@ -8,6 +8,7 @@ import torch
 from threadpoolctl import threadpool_info
 
 from milan_pipeline.core.cores import computing, own_cores, quota_cores, text_on_load
+from milan_pipeline.errors import ConfigError
 
 
 def test_processes_of_a_machine_share_the_cores_that_the_job_has(
@@ -64,6 +65,16 @@ def test_auto_is_what_torch_chose_and_at_most_the_cores_of_the_process() -> None
     assert seen() == 1  # as the tests' own
     with computing(SimpleNamespace(threads=1000)):
         assert (seen(), seen(processes=2)) == (own_cores(), own_cores(2))
+
+
+def test_more_threads_than_cores_of_any_machine_are_refused() -> None:
+    with (
+        pytest.raises(
+            ConfigError, match=r"--threads 100000 is more than the 1024 .*; give at most"
+        ),
+        computing(SimpleNamespace(threads=100_000)),
+    ):
+        pass
 
 
 def test_options_without_threads_leave_them_as_they_are() -> None:

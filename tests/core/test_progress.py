@@ -83,6 +83,20 @@ def test_a_log_has_a_line_a_minute(
     )
 
 
+def test_a_line_of_one_bar_writes_none_of_the_others(
+    minutes: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each look at the clock takes a minute, so that every bar has a line to write at any time."""
+    with progress_bar("first", total=10) as bar, progress_bar("second", total=10):
+        clock = iter(range(1, 50))
+        passing = types.SimpleNamespace(monotonic=lambda: 60 * next(clock))
+        monkeypatch.setattr(progress, "time", passing)
+        bar.refresh()
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_a_wait_has_a_clock_in_a_log_too(
     minutes: Callable[[float], None], capsys: pytest.CaptureFixture[str]
 ) -> None:

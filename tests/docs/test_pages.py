@@ -23,6 +23,7 @@ from tests.docs.documentation import (
     misquotation_of,
     problem_of,
 )
+from workflows.study.__main__ import parser_of_study
 
 MARKED = """
 <!-- {mark} -->
@@ -117,6 +118,9 @@ def test_options_and_make_targets_that_are_named_exist() -> None:
     context = click.Context(group, **HELP_OPTIONS)
     commands = [group.get_command(context, name) for name in group.list_commands(context)]
     known = set(re.findall(r"--[a-z][a-z-]+", get_args_parser().format_help()))
+    known |= set(re.findall(r"--[a-z][a-z-]+", parser_of_study().format_help()))
+    known |= {"--workflow-profile"}  # Snakemake's
+    known |= {"--photos", "--cache", "--minutes"}  # of the script that trains the demo's CLIP
     for command in commands:
         assert command is not None
         for parameter in command.get_params(context):

@@ -10,12 +10,34 @@ from scipy.stats import binomtest
 from milan_pipeline.evaluate.comparison import rows_of
 from milan_pipeline.evaluate.differences import lines_of, ties, ties_of
 from milan_pipeline.evaluate.intervals import wilson
-from milan_pipeline.evaluate.per_image import ANSWERS, COUNTS, answers_of, answers_table, npy
+from milan_pipeline.evaluate.per_image import (
+    ANSWERS,
+    COUNTS,
+    answers_of,
+    answers_table,
+    counts_of,
+    npy,
+)
 from milan_pipeline.evaluate.resampling import ious, resampled_mious
 from tests.support.runs import result
 
 IMAGES = 200
 LABELS = np.arange(IMAGES) % 10
+
+
+def headed(header):
+    """Return a file of numpy's form whose header is this text."""
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+DAMAGED = (
+    b"no array",
+    b"PK\x03\x04 and no zip file",
+    headed(b"(((("),
+    headed(b"{'descr': '<i8', 'fortran_order': False, 'shape': (10000000000000000000,)}"),
+    headed(b"{'descr': 3, 'fortran_order': False, 'shape': (3,)}"),
+    npy(LABELS)[:60],
+)
 
 
 def probed(folder, name, right, *, kept=True, **changes):
@@ -62,9 +84,24 @@ def test_answers_of_other_weights_are_not_used(tmp_path):
     assert answers_of(second, "knn@20") is None
     (tie,) = ties(rows_of([first, second]))
     assert tie.p is None
-    for damaged in (b"no array", b"PK\x03\x04 and no zip file", npy(np.array(3)), npy(np.ones(3))):
+    table_N = answers_table(LABELS, {"knn": LABELS})
+    texts_N = table_N.astype([("label", "U3"), ("knn", "U3")])
+    arrays = (np.array(3), np.ones(3), table_N[:0], table_N[None], table_N[0], texts_N)
+    for damaged in (*DAMAGED, *map(npy, arrays)):
         (tmp_path / "b" / ANSWERS).write_bytes(damaged)
         assert answers_of(second, "knn@20") is None
+
+
+def test_damaged_counts_are_not_used(tmp_path):
+    kept = dataclasses.replace(result("a"), folder=str(tmp_path))
+    counts = np.ones((4, 3, 2), np.int32)
+    for damaged in (*DAMAGED, *map(npy, (counts[0], counts[:, :2], counts[None], counts / 2))):
+        (tmp_path / COUNTS).write_bytes(damaged)
+        assert counts_of(kept) is None
+    (tmp_path / COUNTS).write_bytes(npy(counts))
+    found = counts_of(kept)
+    assert found is not None
+    assert np.array_equal(found, counts)
 
 
 def test_other_images_stages_and_settings_of_unknown_images_are_not_compared(tmp_path):

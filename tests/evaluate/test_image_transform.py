@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from milan_pipeline.encoders.load import load_encoder
-from milan_pipeline.errors import MissingDataError
+from milan_pipeline.errors import BadImageError, ConfigError, MissingDataError
 from milan_pipeline.evaluate.evaluation_view import evaluation_view
 from milan_pipeline.evaluate.image_transform import image_transform
 
@@ -53,6 +53,25 @@ def test_any_encoder_and_any_mode(photo: Image.Image) -> None:
     found = image_transform(load_encoder("pixels:24"))(photo.convert("L"))
     assert found.shape == (3, 24, 24)
     assert 0 <= found.min() <= found.max() <= 1  # its mean is 0 and its std 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
+def test_of_16_bits_it_shows_the_high_byte(photo: Image.Image, dtype: type) -> None:
+    """As `decode_rgb` does: Pillow's own conversion makes all above 255 white."""
+    grey = np.asarray(photo.convert("L"))
+    transform = image_transform(load_encoder("pixels:24"), normalise=False)
+    deep = Image.fromarray(grey.astype(dtype) * dtype(257))
+    assert deep.mode.startswith("I")
+    assert torch.equal(transform(deep), transform(Image.fromarray(grey)))
+
+
+def test_what_shows_nothing_is_refused() -> None:
+    transform = image_transform(load_encoder("pixels:24"))
+    for thing in (np.zeros((4, 4, 3), np.uint8), "photo.jpg"):
+        with pytest.raises(ConfigError, match=r"takes an image of Pillow and not (ndarray|str);"):
+            transform(thing)  # type: ignore[arg-type]
+    with pytest.raises(BadImageError, match="0 x 5 pixels shows nothing"):
+        transform(Image.new("RGB", (0, 5)))
 
 
 def test_without_an_encoder(tmp_path: Path) -> None:

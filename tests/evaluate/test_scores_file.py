@@ -59,6 +59,7 @@ def test_results_are_found_below_folders_once(tmp_path):
     for place in ("b/probe", "a", "a/probe"):
         write_scores(Result(folder=str(tmp_path / place), **SCORES))
     found = find_results([str(tmp_path), str(tmp_path / "a" / ".." / "a")])
+    assert [one.folder for one in find_results(tmp_path)] == [one.folder for one in found]
     assert [result.folder for result in found] == [
         str(tmp_path / place) for place in ("a", "a/probe", "b/probe")
     ]

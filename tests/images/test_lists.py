@@ -3,12 +3,15 @@
 import io
 import os
 import tarfile
+import tracemalloc
 
 import pytest
 
 from milan_pipeline.errors import DataError
 from milan_pipeline.images.lists import read_list
+from milan_pipeline.images.source_files import NO_LABEL
 
+MANY = 2000
 JPEG = b"\xff\xd8\xff\xe0"
 
 
@@ -22,8 +25,9 @@ def folder(tmp_path):
 
 def rows(folder, data, name="list.tsv"):
     (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
-    listed, classes = read_list(folder / name)
-    return [(row.name, row.label) for row in listed], classes
+    listed = read_list(folder / name)
+    labels = [None if label == NO_LABEL else label for label in listed.label_n.tolist()]
+    return list(zip(listed.files.names, labels, strict=True)), listed.classes
 
 
 def refused(folder, data, name="list.tsv"):
@@ -147,3 +151,25 @@ def a_tar():
 )
 def test_what_is_no_text_is_told_what_it_is(folder, data, message):
     assert message in refused(folder, data)
+
+
+def test_a_class_that_is_not_utf_8_is_refused(folder):
+    assert "tze' is not UTF-8; save the whole file as UTF-8" in refused(
+        folder, b"a.jpg\tK\xe4tze\n"
+    )
+
+
+def test_many_lines_take_little_memory(folder):
+    for number in range(MANY):
+        (folder / f"many-{number:06d}.jpg").hardlink_to(folder / "a.jpg")
+    names = "".join(f"many-{number:06d}.jpg\tcat\n" for number in range(MANY))
+    (folder / "list.tsv").write_text(names)
+    read_list(folder / "list.tsv")  # caches what is cached once
+    tracemalloc.start()
+    try:
+        listed = read_list(folder / "list.tsv")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert listed.label_n.tolist() == [0] * MANY
+    assert peak < 150 * MANY

@@ -8,7 +8,7 @@ import torch
 
 from milan_pipeline.data.order import OrderChoice
 from milan_pipeline.data.stream import batches
-from milan_pipeline.errors import MismatchError
+from milan_pipeline.errors import ConfigError, MismatchError
 from milan_pipeline.models.student import in_grid_order
 from milan_pipeline.pretraining.examples import ToExamples
 from milan_pipeline.pretraining.feature_data import open_run_data
@@ -31,6 +31,12 @@ def opened(images, targets, **changes):
 @pytest.fixture(scope="module")
 def data(folders):
     return opened(*folders)
+
+
+def test_one_teacher_under_two_names_is_refused(folders):
+    images, targets = folders
+    with pytest.raises(ConfigError, match=r"--targets a=.* and b=.* are the same targets; give"):
+        opened(images, {"a": targets["clip"], "b": targets["clip"]})
 
 
 def first_batch(data):

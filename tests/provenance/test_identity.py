@@ -56,9 +56,14 @@ def test_each_field_is_named_with_both_values() -> None:
     with pytest.raises(MismatchError) as caught:
         require_same(there, here, what="targets.zarr", remedy="give another")
     assert str(caught.value) == (
-        "targets.zarr was made with other parameters: codec.name is None there and 'int8' here, "
-        "teacher.name is 'ViT-B-16' there and 'ViT-B-32' here; give another"
+        "targets.zarr was made with other parameters: codec.name is not given there and 'int8' "
+        "here, teacher.name is 'ViT-B-16' there and 'ViT-B-32' here; give another"
     )
+
+
+def test_a_long_record_is_not_written_out() -> None:
+    with pytest.raises(MismatchError, match="inputs is given there and not given here; give"):
+        require_same({"inputs": {"a": "x" * 500}}, {}, what="run", remedy="give another")
 
 
 def test_generations_stay_named() -> None:

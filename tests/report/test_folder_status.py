@@ -107,6 +107,15 @@ def test_all_outputs_below_a_folder(tmp_path: Path) -> None:
     assert json.loads(json.dumps(found.document))["state"] == "dead"
 
 
+def test_a_link_to_a_folder_above_counts_nothing_twice(tmp_path: Path) -> None:
+    runs, other = tmp_path / "runs", run(tmp_path / "other/b", done=True, step=9).parent
+    run(runs / "a", done=True, step=9)
+    for name, place in (("up", runs), ("above", tmp_path), ("again", runs / "a"), ("c", other)):
+        (runs / name).symlink_to(place)
+    found = [Path(part["path"]) for part in status(runs).document["parts"]]
+    assert found == [runs / "a", runs / "c/b"]
+
+
 def test_a_folder_of_runs_stands_for_its_runs(tmp_path: Path) -> None:
     shards(tmp_path / "shards", done=True)
     record(tmp_path / "scores/probe.json", "probe", "done")

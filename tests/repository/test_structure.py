@@ -1,6 +1,7 @@
 """Every file lies where CONTRIBUTING says, and none grows beyond what a reader takes in."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,12 @@ def test_every_test_names_a_module_of_the_package_that_it_lies_with() -> None:
     tests = [path for path in modules("tests") if path.name.startswith("test_")]
     mirrored = [p for p in tests if p.relative_to(ROOT / "tests").parts[0] not in NOT_MIRRORED]
     assert not named([path for path in mirrored if misplaced(path)])
+
+
+def test_the_matrix_runs_tests_that_there_are() -> None:
+    named = re.findall(r'"(\w+/[\w/]+\.py)"', (ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    assert len(named) > 10
+    assert not [name for name in named if not (ROOT / "tests" / name).exists()]
 
 
 def test_tests_share_what_lies_in_support_alone() -> None:

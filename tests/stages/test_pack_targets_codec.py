@@ -73,7 +73,7 @@ def test_packing_goes_on_with_the_codec_that_is_there(
     before = files_without(out)
     for other, message in (
         (("--codec", "joint:bytes=4"), "options.codec.bytes is 3 there and 4 here"),
-        ((), "options.transcoded_from is {'name': 'float16'} there and None here"),
+        ((), "options.transcoded_from is {'name': 'float16'} there and not given here"),
     ):
         pack(target_store, out, *other, code=1)
         assert message in capsys.readouterr().err

@@ -281,7 +281,7 @@ def test_what_cannot_be_is_refused(
     refused(
         1, "codec.name is 'joint' there and 'int8' here", target_store, transcoded, codec="int8"
     )
-    refused(1, "transcoded_from is None there and {'name': 'float16'}", target_store,
+    refused(1, "transcoded_from is not given there and {'name': 'float16'}", target_store,
             Path(shutil.copytree(target_store, tmp_path / "copy.zarr")))  # fmt: skip
     assert content(transcoded) == before
 
@@ -298,7 +298,7 @@ def test_extraction_into_a_transcoded_store_is_refused(
     for more in ((), ("--dry-run",)):
         run_cli(*words, *more, code=1)
         error = capsys.readouterr().err
-        assert "transcoded_from is {'name': 'float16'} there and None here" in error
+        assert "transcoded_from is {'name': 'float16'} there and not given here" in error
     assert content(out) == before
     run_cli(*words, "--overwrite")
     run_cli("status", out)  # by the record of the stage that the targets are of now

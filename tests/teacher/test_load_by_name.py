@@ -188,6 +188,27 @@ def test_no_shape_is_made_up(spec: TeacherSpec, said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "text", "given"),
+    [
+        ("open_clip_config.json", "{}", "local-dir:{}, which is a CLIP of open_clip"),
+        ("state.json", "{}", "run:{}, which is a run"),
+        (
+            "config.json",
+            '{"architecture": "x", "pretrained_cfg": {}}',
+            "timm:local-dir:{}, which is a model of timm",
+        ),
+    ],
+)
+def test_a_folder_of_another_form_is_told(file: str, text: str, given: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text(text)
+    for kind in ("", "local-dir:", "timm:local-dir:"):
+        if given.startswith(kind + "{}") or (kind and given.startswith(kind)):
+            continue
+        with pytest.raises(ConfigError, match=f"give {given.format(tmp_path)}$"):
+            describe_teacher(TeacherSpec(name=f"{kind}{tmp_path}", pretrained=None))
+
+
+@pytest.mark.parametrize(
     ("model", "said"),
     [
         ({"embed_dim": 8}, "a configuration without vision_cfg and embed_dim"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from milan_pipeline.errors import MissingDataError
+from milan_pipeline.errors import MismatchError, MissingDataError
 from milan_pipeline.models.decoder import PromptingDecoder
 from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.weights.loaded_run import load_run
@@ -38,6 +38,18 @@ def test_a_run_opens_with_its_decoder(
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="holds no run"):
         load_run(tmp_path)
+
+
+def test_a_run_without_a_decoder_is_refused(
+    image_shards: Path, target_shards: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    pretrain(image_shards, target_shards, run, "--max-steps", 1)
+    config = json.loads((run / "config.json").read_text())
+    config["content"].pop("student")
+    (run / "config.json").write_bytes(record_bytes(config | {"stage": "finetune"}))
+    with pytest.raises(MismatchError, match="is a run of finetune, which predicts no targets"):
+        load_run(str(run))
 
 
 @pytest.mark.parametrize("supervise", ["masked", "visible"])

@@ -1,231 +1,248 @@
-"""The study's commands, how they are run, and what is told of their scores."""
+"""A study: which commands it has and what they share, how its YAML is read, what is reported."""
 
-import fcntl
+import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
-from graphlib import CycleError, TopologicalSorter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
+from milan_pipeline.errors import ConfigError
+from milan_pipeline.evaluate.per_image import ANSWERS, answers_table, npy
 from milan_pipeline.evaluate.scores_file import Result, write_scores
-from workflows.demo.study_report import COLUMNS, Cell, check, markdown, read_table, report
-from workflows.demo.study_tasks import ENCODERS, FULL, QUICK, folder_of, study_tasks
-from workflows.demo.task_graph import Task, TaskError, locked, run_tasks
+from tests.support.cli import configured
+from workflows.study.__main__ import main
+from workflows.study.pairs import pairs_of
+from workflows.study.plots import curves_of
+from workflows.study.report import report
+from workflows.study.results import read_results, table_of
+from workflows.study.spec import Arm, Study, read_study
+from workflows.study.task_graph import Task
+from workflows.study.tasks import scores_folder, study_tasks
 
-ROOT = Path(__file__).parents[2]
-SEEDS = (0, 1, 2)
-
-
-def _value(command: tuple[str, ...], option: str) -> str:
-    return command[command.index(option) + 1]
-
-
-def _python(text: str) -> tuple[str, ...]:
-    return (sys.executable, "-c", text)
-
-
-def test_every_need_exists_and_none_is_circular() -> None:
-    tasks = study_tasks(Path("out"), seeds=SEEDS, size=FULL)
-    names = {task.name for task in tasks}
-    assert len(names) == len(tasks)
-    assert {need for task in tasks for need in task.needs} <= names
-    order = list(TopologicalSorter({task.name: task.needs for task in tasks}).static_order())
-    assert order.index("pack-targets") < order.index("pretrain-milan-2")
-    assert order.index("pretrain-milan-2") < order.index("finetune-10-random-2")
-
-
-def test_seeds_multiply_all_but_what_they_share() -> None:
-    counts = {n: len(study_tasks(Path("out"), seeds=SEEDS[:n], size=FULL)) for n in (1, 2, 3)}
-    evaluations = len(ENCODERS) * (len(FULL.finetune) + 2)
-    assert counts[2] - counts[1] == counts[3] - counts[2] == 2 + evaluations
-    assert counts[1] == 5 + 2 + evaluations
-
-
-def test_options_can_be_tuned_on_other_scenes() -> None:
-    scenes = [study_tasks(Path("o"), seeds=(0,), size=QUICK, scenes_seed=n)[0] for n in (0, 2)]
-    assert [_value(task.command, "--seed") for task in scenes] == ["0", "2"]
+FOLDER = Path(__file__).parents[2] / "workflows" / "study"
+STUDIES = sorted(FOLDER.glob("*.yaml"))
+OUT = Path("out")
+SMALL = """
+title: A small study
+images: {train: photos/train, test: photos/test}
+teacher: local-dir:clip
+options: {pretrain: {depth: 2, batch_size: 8}, probe: {linear: [logistic]}}
+views: [1, each epoch]
+codecs: {float16: [1, each epoch], "rotation:bits=2": [4]}
+epochs: [3, 6]
+seeds: [0, 1]
+students:
+  MILAN: {}
+  pixels: {options: {target: pixels}, epochs: [3]}
+measures:
+  k-NN: {stage: probe, metric: knn@20}
+  linear: {stage: probe, metric: linear}
+  few labels: {stage: finetune, metric: top1, options: {label-fraction: 0.1},
+    only: ["MILAN, 1 view, float16, 3 epochs", "MILAN, 6 views, float16, 6 epochs", random],
+    given: {random: {pool: cls}}}
+pairs: [["MILAN, 4 views, rotation:bits=2, 6 epochs", pixels]]
+"""
 
 
-def test_encoders_of_a_seed_are_trained_alike() -> None:
-    """Commands of one measure and seed differ in the encoder, its name and the folder alone."""
-    tasks = {task.name: task for task in study_tasks(Path("out"), seeds=SEEDS, size=FULL)}
-    for measure in (*(training.name for training in FULL.finetune), "segment", "probe"):
-        alike = set()
-        for encoder in ENCODERS:
-            command = tasks[f"{measure}-{encoder.lower()}-1"].command
-            assert _value(command, "--label") == encoder
-            assert _value(command, "--seed") == "1"
-            if measure.startswith("finetune"):
-                assert _value(command, "--pool") == ("cls" if encoder == "teacher" else "mean")
-            differing = {"--random-init", "cls", "mean"} | {
-                _value(command, option) for option in ("--encoder", "--label", "--out")
-            }
-            alike.add(tuple(word for word in command if word not in differing))
-        assert len(alike) == 1
-    objectives = [tasks[f"pretrain-{name}-1"].command for name in ("milan", "pixels")]
-    for option in ("--images", "--image-size", "--epochs", "--seed", "--config"):
-        assert len({_value(command, option) for command in objectives}) == 1
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    (tmp_path / "study.yaml").write_text(SMALL)
+    return read_study(tmp_path / "study.yaml")
 
 
-def test_tasks_run_after_what_they_need_and_add_to_their_logs(tmp_path: Path) -> None:
-    one, two = (tmp_path / name for name in ("one", "two"))
-    tasks = [
-        Task(name="second", command=_python(f"open({str(one)!r}); open({str(two)!r}, 'w')"),
-             needs=("first",)),
-        Task(name="first", command=_python(f"print('hello'); open({str(one)!r}, 'w')")),
+def by_name(study: Study) -> dict[str, Task]:
+    return {task.name: task for task in study_tasks(study, OUT)}
+
+
+def value(task: Task, option: str) -> str:
+    return task.command[task.command.index(option) + 1]
+
+
+def test_rows_are_named_by_what_tells_them_apart(study: Study) -> None:
+    assert list(study.rows) == [
+        "MILAN, 1 view, float16, 3 epochs", "MILAN, 3 views, float16, 3 epochs",
+        "MILAN, 4 views, rotation:bits=2, 3 epochs", "MILAN, 1 view, float16, 6 epochs",
+        "MILAN, 6 views, float16, 6 epochs", "MILAN, 4 views, rotation:bits=2, 6 epochs",
+        "pixels", "random", "teacher",
     ]  # fmt: skip
-    for _ in range(2):
-        run_tasks(tasks, logs=tmp_path / "logs", jobs=2)
-    assert two.exists()
-    assert (tmp_path / "logs" / "first.log").read_text().split() == ["hello", "hello"]
+    assert study.rows["pixels"] == Arm(student="pixels", epochs=3)
 
 
-def test_of_those_that_may_start_the_first_in_the_list_does(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    needs = {"b": ("a",), "c": ("a",), "d": (), "a": ()}
-    tasks = [Task(name=name, command=_python("pass"), needs=needs[name]) for name in "abcd"]
-    run_tasks(tasks, logs=tmp_path / "logs", jobs=1)
-    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [
-        "a:", "b:", "c:", "d:",
+def test_every_need_exists_and_none_is_circular(study: Study) -> None:
+    tasks = by_name(study)
+    assert {need for task in tasks.values() for need in task.needs} <= set(tasks)
+    assert list(TopologicalSorter({t.name: t.needs for t in tasks.values()}).static_order())
+
+
+def test_what_can_be_shared_is_made_once(study: Study) -> None:
+    tasks = by_name(study)
+    made = [name for name in tasks if name.startswith(("pack", "extract"))]
+    assert made == [
+        "pack-train", "pack-test", "extract-targets", "pack-targets-float16",
+        "pack-targets-rotation-bits=2",
     ]  # fmt: skip
+    assert value(tasks["extract-targets"], "--views") == "6"  # the most that any arm trains on
+    packed = tasks["pack-targets-rotation-bits=2"]
+    assert (value(packed, "--codec"), value(packed, "--views")) == ("rotation:bits=2", "4")
+    assert "--codec" not in tasks["pack-targets-float16"].command
+    trained = [task for name, task in tasks.items() if name.startswith("pretrain")]
+    assert len(trained) == 2 * 7  # seeds, and arms
+    probes = [name for name in tasks if name.startswith("probe")]
+    assert len(probes) == 2 * 9  # k-NN and linear are one command
+    assert len(tasks) == 5 + 14 + 18 + 2 * 3  # of few labels, two arms and random weights
+    drawn = next(t for n, t in tasks.items() if n.startswith("probe") and n.endswith("random-1"))
+    assert drawn.needs[0] == "pretrain-milan-1v-float16-3e-1"
+    assert value(drawn, "--encoder") == "out/runs/milan-1v-float16-3e/seed-1"
+    assert "--random-init" in drawn.command
 
 
-def test_a_failing_command_is_named_and_others_are_stopped(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The other one would wait for ever; it may have said nothing when it is stopped."""
-    tasks = [
-        Task(name="endless", command=_python("import signal; signal.pause()")),
-        Task(name="bad", command=_python("print('the reason'); raise SystemExit(3)")),
-        Task(name="after", command=_python("pass"), needs=("bad",)),
+def test_arms_differ_in_what_they_are_named_by_alone(study: Study) -> None:
+    tasks = by_name(study)
+    one, other = (tasks[f"pretrain-milan-{n}v-float16-{n and 6}e-0"].command for n in (1, 6))
+    assert [pair for pair in zip(one, other, strict=True) if pair[0] != pair[1]] == [
+        ("out/runs/milan-1v-float16-6e/seed-0", "out/runs/milan-6v-float16-6e/seed-0"),
+        ("1", "6"),
     ]
-    with pytest.raises(TaskError, match=r"bad failed \(exit code 3\)(.|\n)*the reason"):
-        run_tasks(tasks, logs=tmp_path / "logs", jobs=2)
-    assert not (tmp_path / "logs" / "after.log").exists()
-    assert capsys.readouterr().out == ""
+    coded = tasks["pretrain-milan-4v-rotation-bits=2-6e-0"]
+    assert value(coded, "--targets") == "out/target-shards/rotation-bits=2"
+    assert coded.needs == ("pack-train", "pack-targets-rotation-bits=2")
+    pixels = tasks["pretrain-pixels-3e-0"]
+    assert (value(pixels, "--target"), pixels.needs) == ("pixels", ("pack-train",))
+    assert "--views" not in pixels.command
 
 
-def test_circles_and_a_folder_in_use_are_refused(tmp_path: Path) -> None:
-    circle = [Task(name=a, command=_python("pass"), needs=(b,)) for a, b in ("xy", "yx")]
-    with pytest.raises(CycleError):
-        run_tasks(circle, logs=tmp_path / "logs", jobs=1)
-    with (tmp_path / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(TaskError, match="in use"), locked(tmp_path, patience=0):
-            pass
-    with locked(tmp_path):
-        pass
+def test_a_students_options_are_its_own(study: Study) -> None:
+    folders = [
+        scores_folder(study, OUT, "few labels", row, 0)
+        for row in (study.arms[0], "random", study.arms[-1])
+    ]
+    assert folders[0] is not None
+    assert folders[1] is not None
+    assert folders[0].name != folders[1].name  # other options
+    assert folders[2] is None  # pixels are not measured
+    tasks = by_name(study)
+    few = next(t for n, t in tasks.items() if n.startswith("finetune") and n.endswith("random-0"))
+    assert value(few, "--pool") == "cls"
 
 
-def test_a_folder_whose_commands_are_just_ending_is_waited_for(tmp_path: Path) -> None:
-    with (tmp_path / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        ends = threading.Timer(0.3, fcntl.flock, (file, fcntl.LOCK_UN))
-        ends.start()
-        with locked(tmp_path):
-            ends.join()
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_studies_here_have_commands_that_the_stages_take(path: Path) -> None:
+    study = read_study(path)
+    assert study.notes or path.stem == "drawn"
+    seen = set()
+    for task in study_tasks(dataclasses.replace(study, seeds=[0]), OUT):
+        stage, *words = task.command[3:]
+        kind = (task.command[2], stage, task.name.partition("-")[0])
+        if task.command[2] == "milan_pipeline" and kind not in seen:
+            seen.add(kind)
+            configured(stage, *words)
+    assert len(seen) > 5
 
 
-def _made_up(out: Path, *, milan: float, tuned: float = 5.0) -> None:
-    """Scores of three seeds, one per cent apart; the teacher's k-NN is the same for each.
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"images": {"train": "a"}}, "images need either train and test, or scenes"),
+     ({"seeds": [1, 1]}, "is not one or more different numbers"),
+     ({"views": ["all"]}, "views 'all' is neither a number nor 'each epoch'"),
+     ({"baselines": ["best"]}, "baseline 'best' is unknown"),
+     ({"pairs": [["pixels", "nobody"]]}, "pairs name 'nobody', which is no row"),
+     ({"students": {"MILAN": {}, "milan": {}}, "pairs": [], "measures": {}}, "are one folder"),
+     ({"measures": {"x": {"stage": "probe", "metric": "linear", "only": ["y"]}}}, "no student"),
+     ({"students": {"MILAN": {"view": [1]}}, "pairs": [], "measures": {}}, "no field 'view'"),
+     ({"teachers": "x"}, "there is no field 'teachers'")],
+)  # fmt: skip
+def test_what_is_no_study_is_refused(tmp_path: Path, change: dict[str, object], says: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(SMALL) | change))
+    with pytest.raises(ConfigError, match=says):
+        read_study(path)
 
-    Fine-tuning with all labels is ahead of everything else by `tuned`.
-    """
-    level = {"random": 10.0, "pixels": 40.0, "MILAN": milan, "teacher": 90.0}
-    for seed in SEEDS:
-        for encoder in ENCODERS:
-            for folder in {folder for folder, _ in COLUMNS.values()}:
-                metrics = {
-                    metric: level[encoder]
-                    + seed * (encoder != "teacher" or metric != "knn@20")
-                    + tuned * (folder == "finetune-100")
-                    for place, metric in COLUMNS.values()
-                    if place == folder
-                }
-                result = Result(
-                    folder=str(folder_of(out, seed, encoder) / folder),
-                    stage=folder.partition("-")[0],
-                    encoder=encoder,
-                    random_init=encoder == "random",
-                    seed=seed,
-                    metrics=metrics,
-                    content={},
-                    inputs={},
+
+IMAGES = 400
+
+
+def write_made_up(study: Study, out: Path) -> None:
+    """Write answers: rows are right about more images from row to row, each seed about one more."""
+    labels = np.arange(IMAGES) % 10
+    for level, row in enumerate(study.rows.values()):
+        for seed in study.seeds:
+            folder = scores_folder(study, out, "k-NN", row, seed)
+            assert folder is not None
+            right = np.random.default_rng(0).permutation(IMAGES) < 100 + 10 * level + 4 * seed
+            answers = {"knn": np.where(right, labels, -1), "linear": labels}
+            folder.mkdir(parents=True)
+            (folder / ANSWERS).write_bytes(npy(answers_table(labels, answers)))
+            metrics = {"knn@20": 100 * float(right.mean()), "linear": 100.0}
+            write_scores(
+                Result(
+                    folder=str(folder), stage="probe", encoder="x", random_init=False, seed=seed,
+                    metrics=metrics, content={}, inputs={},
                 )
-                write_scores(result)
+            )  # fmt: skip
 
 
-def test_the_report_has_means_and_spreads(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_report_has_means_spreads_and_pairs_of_what_is_there(
+    study: Study, tmp_path: Path
 ) -> None:
-    _made_up(tmp_path, milan=60.0)
-    assert report(tmp_path, SEEDS)
-    text = (tmp_path / "study.md").read_text()
-    assert text == capsys.readouterr().out
-    random = "| random weights |" + " 11.0 ± 1.0 |" * 5 + " 16.0 ± 1.0 | 11.0 ± 1.0 |"
-    assert random in text.splitlines()
-    teacher = next(line for line in text.splitlines() if line.startswith("| its teacher"))
-    assert teacher.split(" | ")[1:3] == ["90.0", "91.0 ± 1.0"]
+    write_made_up(study, tmp_path)
+    marks = tmp_path / "done"
+    marks.mkdir()
+    text = report(study, tmp_path, marks=marks, tasks=9)
+    lines = text.splitlines()
+    assert lines[0] == "# A small study"
+    assert "| MILAN, 1 view, float16, 3 epochs | 25.5 ± 0.7 | 100.0 | \u2013 |" in lines
     found = json.loads((tmp_path / "study.json").read_text())
-    assert found["table"]["MILAN"]["k-NN"] == {
-        "mean": 61.0, "spread": 1.0, "values": [60.0, 61.0, 62.0],
-    }  # fmt: skip
-    assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
+    first = found["rows"][0]
+    assert (first["student"], first["codec"], first["views"], first["epochs"]) == (
+        "MILAN", "float16", 1, 3,
+    )  # fmt: skip
+    assert first["scores"]["k-NN"]["values"] == {"0": 25.0, "1": 26.0}
+    assert "few labels" not in first["scores"]
+    (knn, linear) = found["pairs"]
+    assert knn["mean"] == pytest.approx(-2.5)  # 10 of 400 images less
+    low, high = knn["interval"]
+    assert low < -2.5 < high < 0
+    assert linear["interval"] == [0, 0]
+    assert any(line.endswith("they do not differ") for line in lines)
+    page = (tmp_path / "study.html").read_text()
+    assert page.count("<svg") == 2
+    assert "0 of 9" in page
 
 
-def test_a_lead_within_the_spreads_does_not_hold(
+def test_a_pair_without_answers_has_no_interval(study: Study, tmp_path: Path) -> None:
+    write_made_up(study, tmp_path)
+    for path in tmp_path.glob(f"scores/pixels*/**/{ANSWERS}"):
+        path.unlink()
+    (knn, _) = pairs_of(study, read_results(study, tmp_path))
+    assert knn.interval is None
+    assert "no interval" in str(knn)
+
+
+def test_curves_join_arms_that_differ_in_views_alone(study: Study, tmp_path: Path) -> None:
+    write_made_up(study, tmp_path)
+    cells = {row: of["k-NN"] for row, of in table_of(study, read_results(study, tmp_path)).items()}
+    curves = curves_of(study, cells)
+    assert {label: [views for views, _ in points] for label, points in curves.items()} == {
+        "MILAN, float16, 3 epochs": [1, 3],
+        "MILAN, rotation:bits=2, 3 epochs": [4],
+        "MILAN, float16, 6 epochs": [1, 6],
+        "MILAN, rotation:bits=2, 6 epochs": [4],
+    }
+
+
+def test_the_command_lists_what_is_left_and_leaves_columns_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _made_up(tmp_path, milan=41.5)
-    assert not report(tmp_path, SEEDS)
-    assert capsys.readouterr().out.count("does not hold") == len(COLUMNS)
-
-
-def test_fine_tuning_must_be_ahead_of_the_linear_classifiers_of_student_and_teacher(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _made_up(tmp_path, milan=60.0, tuned=1.9)
-    assert not report(tmp_path, SEEDS)
-    lines = [line for line in capsys.readouterr().out.splitlines() if "does not hold" in line]
-    assert [line.split(":")[0] for line in lines] == ["- MILAN", "- teacher"]
-    assert "100% fine-tuned is +1.9 from linear, both spreads together are 2.0" in lines[0]
-
-
-def test_the_check_is_strict_and_one_seed_has_no_spread() -> None:
-    below = Cell((40.0, 42.0))  # each spread is the square root of 2, both are 2.83
-    assert check("a", Cell((43.0, 45.0)), "b", below).holds
-    assert not check("a", Cell((42.8, 44.8)), "b", below).holds
-    assert check("a", Cell((41.0,)), "b", Cell((40.0,))).holds
-    assert not check("a", Cell((40.0,)), "b", Cell((40.0,))).holds
-    table = {"MILAN": dict.fromkeys(COLUMNS, Cell((41.0,)))}
-    assert "±" not in markdown(table, 1)
-
-
-@pytest.mark.slow
-def test_the_study_runs_goes_on_and_has_nothing_to_do(tmp_path: Path) -> None:
-    """Every command at a tiny size; stopped once, then to the end, then once more."""
-    out = tmp_path / "study"
-    command = [sys.executable, "-m", "workflows.demo.study", str(out), "--quick", "--seeds", "0"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
-    ) as study:
-        assert study.stdout is not None
-        assert study.stdout.readline().startswith("[1/")
-        study.send_signal(signal.SIGTERM)
-    assert study.returncode == 75
-    for _ in range(2):
-        subprocess.run(command, cwd=ROOT, env=environment, check=True)
-    table = read_table(out, (0,))
-    # A few steps make three different encoders of one that is drawn at random.
-    weights = {(cells["linear"], cells["linear, official"]) for cells in table.values()}
-    assert len(weights) == len(ENCODERS)
-    tasks = study_tasks(out, seeds=(0,), size=QUICK)
-    logs = [(out / "logs" / f"{task.name}.log").read_text().splitlines() for task in tasks]
-    assert all("nothing to do" in lines[-1] for lines in logs)
+    path = tmp_path / "study.yaml"
+    path.write_text(SMALL)
+    words = [str(path), "--out", str(tmp_path / "out"), "--dry-run", "--seeds", "3"]
+    assert main([*words, "--leave-out", "few labels"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "21 of 21 to do"  # 5 shared, 7 runs, 9 probes
+    assert "pretrain-pixels-3e-3" in lines
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "--leave-out", "many labels"]) == 1
+    assert "'many labels' is no measure" in capsys.readouterr().err

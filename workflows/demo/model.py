@@ -1,6 +1,7 @@
 """The demo's small CLIP: its configuration, and how it is saved and loaded."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ MEAN, STD = (0.65, 0.58, 0.51), (0.29, 0.26, 0.28)
 """Of the scenes' pixels, in 0..1."""
 
 
-def configuration() -> dict[str, Any]:
-    """The content of open_clip_config.json."""
-    tokenizer = WordTokenizer(vocabulary(), CONTEXT)
+def configuration(words: Sequence[str] | None = None) -> dict[str, Any]:
+    """The content of open_clip_config.json; of another vocabulary than the scenes', if given."""
+    tokenizer = WordTokenizer(vocabulary() if words is None else words, CONTEXT)
     vision = {"image_size": VIEW, "patch_size": 8, "width": 128, "layers": 6, "head_width": 32}
     text = {
         "context_length": CONTEXT,
@@ -42,17 +43,18 @@ def configuration() -> dict[str, Any]:
     }
 
 
-def new_model() -> CLIP:
+def new_model(words: Sequence[str] | None = None) -> CLIP:
     """An untrained model."""
-    return CLIP(**configuration()["model_cfg"])
+    return CLIP(**configuration(words)["model_cfg"])
 
 
-def save_model(model: CLIP, folder: Path) -> None:
+def save_model(model: CLIP, folder: Path, words: Sequence[str] | None = None) -> None:
     """Write configuration, vocabulary and weights, so that `load_model` finds them."""
+    words = vocabulary() if words is None else words
     folder.mkdir(parents=True, exist_ok=True)
-    config = json.dumps(configuration(), indent=1) + "\n"
+    config = json.dumps(configuration(words), indent=1) + "\n"
     (folder / "open_clip_config.json").write_text(config, encoding="utf-8")
-    (folder / "vocabulary.txt").write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
+    (folder / "vocabulary.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     part = folder / "weights.part"
     save_file(weights, part)

@@ -1,7 +1,8 @@
 """Train the demo's small CLIP: python -m workflows.demo.train_clip --cache FOLDER.
 
 It is trained on images and captions; labels are used only for the checks that are printed. The
-schedule depends on the time, so that a run takes --minutes on any machine.
+schedule depends on the time, so that a run takes --minutes on any machine. With --photos, images
+are photographs in class folders, and captions are made of the classes' names.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from workflows.demo.captions import vocabulary
 from workflows.demo.evaluate_clip import quick_check
 from workflows.demo.model import CONTEXT, FOLDER, new_model, normalise, save_model
+from workflows.demo.photos import class_names, photo_pools, vocabulary_of
 from workflows.demo.pool import Pool, cached, random_views
+from workflows.demo.shapes import CLASSES
 from workflows.demo.tokenizer import WordTokenizer
 
 
@@ -88,13 +91,30 @@ def step(
     return float(loss.detach())
 
 
-def train(recipe: Recipe, pool: Pool, check: Pool, out: Path) -> dict[str, float]:
-    """Train and save; the folder always holds the latest checked state."""
+def train(
+    recipe: Recipe,
+    pool: Pool,
+    check: Pool,
+    out: Path,
+    *,
+    words: Sequence[str],
+    classes: Sequence[str],
+) -> dict[str, float]:
+    """Train and save; the folder always holds the latest checked state.
+
+    Args:
+        recipe: how.
+        pool: images and captions to learn from.
+        check: images to look at on the way.
+        out: folder of the model.
+        words: that captions are made of.
+        classes: names of the class numbers.
+    """
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
-    tokenizer = WordTokenizer(vocabulary(), CONTEXT)
+    tokenizer = WordTokenizer(words, CONTEXT)
     tokens = tokenizer(pool.captions)
-    model = new_model()
+    model = new_model(words)
     optimizer = optimiser(model, recipe)
     start, checked, progress, losses = time.monotonic(), 0.0, 0.0, []
     for number, chosen in enumerate(batches(len(tokens), recipe.batch, rng), 1):
@@ -106,8 +126,8 @@ def train(recipe: Recipe, pool: Pool, check: Pool, out: Path) -> dict[str, float
         progress = min(1.0, minutes / recipe.minutes)
         if progress == 1 or minutes - checked >= recipe.check_minutes:
             checked = minutes
-            save_model(model.eval(), out)
-            found = quick_check(model, tokenizer, check)
+            save_model(model.eval(), out, words)
+            found = quick_check(model, tokenizer, check, classes)
             print(
                 f"{minutes:.1f} min, {number * recipe.batch} images, "
                 f"loss {np.mean(losses[-100:]):.3f}, {found}", flush=True
@@ -125,11 +145,20 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=38)
     parser.add_argument("--scenes", type=int, default=48000, help="scenes to train on")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--photos", type=Path, help="train on these class folders, captioned by their names"
+    )
     options = parser.parse_args()
     recipe = Recipe(minutes=options.minutes, scenes=options.scenes)
-    pool = cached(options.cache, recipe.seed, "train", recipe.scenes, options.workers)
-    check = cached(options.cache, recipe.seed, "test", 1200, options.workers)
-    spent = train(recipe, pool, check, options.out)
+    words, classes = vocabulary(), list(CLASSES)
+    if options.photos is None:
+        pool = cached(options.cache, recipe.seed, "train", recipe.scenes, options.workers)
+        check = cached(options.cache, recipe.seed, "test", 1200, options.workers)
+    else:
+        classes = class_names(options.photos)
+        words = vocabulary_of(classes)
+        pool, check = photo_pools(options.photos, options.cache, recipe.seed)
+    spent = train(recipe, pool, check, options.out, words=words, classes=classes)
     record = {"recipe": vars(recipe), "spent": spent}
     (options.out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
 

@@ -33,6 +33,7 @@ def is_saved(folder: Path) -> bool:
 
     Raises:
         ConfigError: it has several splits.
+        DataError: it has Arrow files, but not both of the files beside them.
     """
     if (folder / SPLITS).is_file():
         splits = _json(folder / SPLITS).get("splits") or ["SPLIT"]
@@ -40,7 +41,13 @@ def is_saved(folder: Path) -> bool:
             f"{folder} has the splits {', '.join(map(str, splits))}; give one, such as "
             f"{folder / str(splits[0])}"
         )
-    return (folder / STATE).is_file() and (folder / INFO).is_file()
+    lost = [name for name in (STATE, INFO) if not (folder / name).is_file()]
+    if len(lost) == 1 and any(folder.glob("*.arrow")):  # as the cache of `datasets` is, too
+        raise DataError(
+            f"{folder} has Arrow files of `datasets`, but no {lost[0]}; open the data set and save "
+            "it by `save_to_disk`"
+        )
+    return not lost
 
 
 class ArrowTable:

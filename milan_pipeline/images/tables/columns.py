@@ -49,14 +49,17 @@ class Columns:
 def _column(
     wanted: str | None, usual: Sequence[str], names: Sequence[str], option: str, place: Path
 ) -> str | None:
+    found = wanted
     if wanted is None:
         by_name = {name.strip().lower(): name for name in reversed(names)}
-        return next((by_name[name] for name in usual if name in by_name), None)
-    if wanted in names:
-        return wanted
-    if wanted == NONE:
+        found = next((by_name[name] for name in usual if name in by_name), None)
+    elif wanted not in names and wanted == NONE:
         return None
-    raise ConfigError(f"{option} {wanted} is no column of {place}, which has {named(names)}")
+    elif wanted not in names:
+        raise ConfigError(f"{option} {wanted} is no column of {place}, which has {named(names)}")
+    if found is not None and names.count(found) > 1:
+        raise ConfigError(f"{place} has {names.count(found)} columns {found}; rename all but one")
+    return found
 
 
 def named(names: Sequence[str]) -> str:

@@ -6,8 +6,10 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
-from milan_pipeline.errors import DataError, reason_of
+from milan_pipeline.errors import ConfigError, DataError, reason_of
+from milan_pipeline.images.file_faults import shortened
 from milan_pipeline.images.folder_walk import Ignored
+from milan_pipeline.images.spelling import NO_UTF8
 from milan_pipeline.images.tables.columns import IMAGES, Columns
 from milan_pipeline.images.tables.table import Row
 
@@ -34,7 +36,7 @@ class CsvTable:
         folder: what paths are relative to.
 
     Raises:
-        ConfigError: a column is not there.
+        ConfigError: it is empty, or a column is not there.
         DataError: it cannot be read, or is no text.
     """
 
@@ -45,12 +47,18 @@ class CsvTable:
         self.ignored: list[Ignored] = []
         self._lines = array("q")
         self._names = next((fields for _, fields in self._records()), [])
+        if not self._names:
+            raise ConfigError(f"{path} is empty; give a table whose first line names its columns")
         self.image_column = columns.image_of(self._names, path)
         self.label_column = columns.label_of(self._names, path)
         self.caption_column = columns.caption_of(self._names, path)
 
     def rows(self) -> Iterator[Row]:
-        """Yield the rows; one of more or fewer fields than there are columns is faulty."""
+        """Yield the rows; one of more or fewer fields than there are columns is faulty.
+
+        Raises:
+            DataError: a class or a caption is not UTF-8.
+        """
         records = self._records()
         next(records)
         for line, fields in records:
@@ -61,6 +69,12 @@ class CsvTable:
             by_name = dict(zip(self._names, fields, strict=True))
             caption = None if self.caption_column is None else by_name[self.caption_column]
             label = "" if self.label_column is None else by_name[self.label_column]
+            for text in (label, caption or ""):
+                if NO_UTF8.search(text):
+                    raise DataError(
+                        f"{self.place} line {line}: '{shortened(text)}' is not UTF-8; save the "
+                        "table as CSV in UTF-8"
+                    )
             yield Row(by_name[self.image_column], None, label, caption)
 
     def where(self, row: int) -> str:
@@ -73,6 +87,7 @@ class CsvTable:
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         """Yield lines that hold anything: the number of the first, and the fields."""
         csv.field_size_limit(MOST_CHARACTERS)
+        start = 1
         try:
             with self.place.open(
                 newline="", encoding="utf-8-sig", errors="surrogateescape"
@@ -83,15 +98,15 @@ class CsvTable:
                 file.seek(0)
                 is_tsv = self.place.suffix.lower() == TSV
                 delimiter = "\t" if is_tsv else max(DELIMITERS, key=head.count)
-                reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
-                start = 1
+                reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
                 for fields in reader:
                     if any(field.strip() for field in fields):
                         yield start, fields
                     start = reader.line_num + 1
         except csv.Error as error:
             raise DataError(
-                f"{self.place} is no CSV table in UTF-8 ({reason_of(error)}); save it as one"
+                f"{self.place} is no CSV table in UTF-8 ({reason_of(error)}, from line {start} "
+                "on); save it as one, with each quote closed"
             ) from error
         except OSError as error:
             raise DataError(

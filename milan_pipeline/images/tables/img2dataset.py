@@ -1,6 +1,7 @@
 """What img2dataset downloads: shards of images as tars or folders, each with a Parquet table."""
 
 import contextlib
+import logging
 import os
 import re
 import tarfile
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError, DataError, reason_of
+from milan_pipeline.images.class_tree import some
 from milan_pipeline.images.folder_walk import Ignored
 from milan_pipeline.images.formats import kind_by_name
 from milan_pipeline.images.tables.arrow_columns import arrow_library, reading
@@ -19,8 +21,12 @@ from milan_pipeline.images.tables.columns import Columns
 from milan_pipeline.images.tables.table import Row
 
 STATS = re.compile(r"(\d{5,})_stats\.json")
-OF_SHARD = re.compile(r"\d{5,}(_stats\.json|\.parquet|\.tar)?")
+OF_SHARD = re.compile(r"\d{5,}(_stats\.json|\.parquet|\.tar|\.tfrecord)?")
+TFRECORD = ".tfrecord"
 KEY, STATUS, MESSAGE, SUCCESS = "key", "status", "error_message", "success"
+
+
+logger = logging.getLogger(__name__)
 
 
 class _Place(NamedTuple):
@@ -32,8 +38,18 @@ class _Place(NamedTuple):
 
 
 def is_img2dataset(folder: Path) -> bool:
-    """Tell whether a folder holds shards with tables and statistics, as img2dataset writes them."""
-    return bool(_shards(folder))
+    """Tell whether a folder holds shards with tables and statistics, as img2dataset writes them.
+
+    Raises:
+        ConfigError: its images are in TFRecord files.
+    """
+    names = _names(folder)
+    if any(STATS.fullmatch(name) for name in names) and any(n.endswith(TFRECORD) for n in names):
+        raise ConfigError(
+            f"{folder} has TFRecord files of img2dataset, which are not read; download with "
+            "--output_format webdataset or files"
+        )
+    return bool(_shards(names))
 
 
 class Img2Dataset:
@@ -47,6 +63,7 @@ class Img2Dataset:
 
     Raises:
         ConfigError: pyarrow is not installed.
+        DataError: a file of a shard whose download ended is not there.
     """
 
     def __init__(self, folder: Path, columns: Columns) -> None:
@@ -60,7 +77,9 @@ class Img2Dataset:
         self.holds_images = False  # a folder is listed, so that no table names a path
         self.ignored: list[Ignored] = []
         self._columns = columns
-        self._shards = _shards(folder)
+        names = _names(folder)
+        self._shards = _shards(names)
+        _require_whole(folder, self._shards, names)
         self._parquet = arrow_library("pyarrow.parquet", folder)
         self._shard_starts = array("q")
         self._start, self._length = array("q"), array("q")
@@ -119,20 +138,47 @@ class Img2Dataset:
 
     def _note_unfinished(self) -> None:
         """List the shards without statistics, which are written last."""
+        unfinished = []
         for name in sorted(os.listdir(self.folder)):  # noqa: PTH208
             shard, _, ending = name.partition(".")
             if shard.isdecimal() and ending in ("", "tar") and shard not in self._shards:
                 reason = f"a shard whose download has not ended: there is no {shard}_stats.json"
                 self.ignored.append({"file": name, "reason": reason})
+                unfinished.append(name)
+        if unfinished:
+            logger.warning(
+                "%d shards of %s are left out, since their download has not ended (%s)",
+                *(len(unfinished), self.folder, some(unfinished)),
+            )
 
 
-def _shards(folder: Path) -> list[str]:
-    """Return the names of the shards that have everything, in order."""
-    names: set[str] = set()
+def _names(folder: Path) -> set[str]:
+    """Return the names of shards and of what belongs to them."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        names.update(entry.name for entry in entries if OF_SHARD.fullmatch(entry.name))
-    found = sorted(match[1] for name in names if (match := STATS.fullmatch(name)))
-    return [s for s in found if f"{s}.parquet" in names and {s, f"{s}.tar"} & names]
+        return {entry.name for entry in entries if OF_SHARD.fullmatch(entry.name)}
+    return set()
+
+
+def _shards(names: set[str]) -> list[str]:
+    """Return the shards whose download ended, in order; none if no shard has all its files."""
+    ended = sorted(match[1] for name in names if (match := STATS.fullmatch(name)))
+    return ended if any(not _lost(shard, names) for shard in ended) else []
+
+
+def _lost(shard: str, names: set[str]) -> list[str]:
+    """Return which files of a shard are not there."""
+    lost = [] if f"{shard}.parquet" in names else [f"{shard}.parquet"]
+    return lost if {shard, f"{shard}.tar"} & names else [*lost, f"{shard}.tar"]
+
+
+def _require_whole(folder: Path, shards: list[str], names: set[str]) -> None:
+    """Refuse a shard that has lost a file, and with it images or what is known of them."""
+    for shard in shards:
+        if lost := _lost(shard, names):
+            raise DataError(
+                f"{folder} has {shard}_stats.json, but no {lost[0]}; download the shard again, or "
+                f"delete {shard}_stats.json to leave it out"
+            )
 
 
 def _in_tar(path: Path) -> dict[str, _Place]:

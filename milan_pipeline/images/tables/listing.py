@@ -19,6 +19,7 @@ from milan_pipeline.images.found_files import Found, FoundFiles
 from milan_pipeline.images.keys import UniqueKeys
 from milan_pipeline.images.source_files import NO_LABEL, FileColumns, SourceFiles
 from milan_pipeline.images.sources import Source
+from milan_pipeline.images.spelling import NO_UTF8, require_distinct
 from milan_pipeline.images.tables.spool import Spool
 from milan_pipeline.images.tables.table import Table
 from milan_pipeline.storage.retries import retried
@@ -27,6 +28,7 @@ WHOLE = re.compile(r"(\d+)\.0+")
 """A class number as pandas writes it where other rows have none."""
 NO_FILE = "a path without a file"
 IN_FILE = -1
+URL = "://"
 
 
 class TableRows:
@@ -89,6 +91,11 @@ class _Read:
         numbers: dict[str, int] = {}
         for number, row in enumerate(table.rows()):
             label = _label_text(row.label)
+            if isinstance(row.label, list | dict | bytes):
+                raise DataError(
+                    f"{table.place} {table.where(number)}: {shortened(label)} is no class; give "
+                    "another column of classes, or none, by --label-column"
+                )
             self.first_of.setdefault(label, number)
             self.labels.append(numbers.setdefault(label, len(numbers)))
             self.paths.append(row.path)
@@ -159,6 +166,7 @@ def _classes(read: _Read, table: Table) -> tuple[dict[str, int], list[str]]:
         where = table.where(read.first_of[label])
         return DataError(f"{table.place} {where}: '{shortened(label)}' {what}; {remedy}")
 
+    require_distinct(table.classes, table.place)
     labels = [label for label in read.first_of if label]
     if not table.classes:
         numbers, classes = class_numbers(labels, table.place, error)
@@ -192,6 +200,11 @@ def _found(read: _Read, table: Table, first_n: NDArray[np.int64]) -> Iterator[Fo
             fault = f"an image that {table.where(first)} has, too"
         if size == IN_FILE and fault is None:
             size, fault = _look_at(table.folder, path)
+        if fault == NO_FILE and NO_UTF8.search(path):
+            raise DataError(
+                f"{table.place} {table.where(row)}: no file is called '{shortened(path)}', and "
+                "that is not UTF-8; save the table in UTF-8"
+            )
         yield Found(name, max(size, 0), "image", fault)
 
 
@@ -221,8 +234,21 @@ def _require_files(found: FoundFiles, read: _Read, table: Table) -> None:
     """
     missing = [row for row, fault in found.faults.items() if fault == NO_FILE]
     if missing and len(found.faults) == len(found):
-        place = table.folder / read.paths[missing[0]]
+        path = read.paths[missing[0]]
+        place = path if URL in path else str(table.folder / path)
         raise ConfigError(
-            f"no file that {table.place} lists is there ({shortened(str(place), 200)}, …); give "
-            "the folder that its paths are below by --image-folder"
+            f"no file that {table.place} lists is there ({shortened(place, 200)}, …); "
+            f"{_remedy(table.folder, path)}"
         )
+
+
+def _remedy(folder: Path, path: str) -> str:
+    if URL in path:
+        return (
+            "images are read from a disk: download them, with img2dataset for instance, and give "
+            "that folder"
+        )
+    other = path.replace("\\", "/")
+    if other != path and os.path.isfile(folder / other):  # noqa: PTH113 - raises nothing
+        return "write / in place of \\ in its paths"
+    return "give the folder that its paths are below by --image-folder"

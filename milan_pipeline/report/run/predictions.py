@@ -16,7 +16,12 @@ from milan_pipeline.errors import MilanError, MismatchError
 from milan_pipeline.pretraining.defaults import DEFAULTS
 from milan_pipeline.pretraining.masking import draw_mask
 from milan_pipeline.pretraining.resampling import resampled_prior, resampled_tokens
-from milan_pipeline.provenance.identity import differences, identities_of, without
+from milan_pipeline.provenance.identity import (
+    differences,
+    identities_of,
+    listing_of,
+    without,
+)
 from milan_pipeline.report.gallery import colours_uri, heat_uri, jpeg_uri, mask_uri, token_colours
 from milan_pipeline.report.run.facts import RunReport
 from milan_pipeline.report.target_rows import TargetRows
@@ -89,10 +94,9 @@ def teacher_of(run: RunReport, rows: TargetRows, targets: str) -> str:
         if not found:
             return teacher
         other += [(f"{teacher}.{name}" if teacher else name, a, b) for name, a, b in found]
-    listing = ", ".join(f"{name} is {a!r} there and {b!r} here" for name, a, b in other)
     raise MismatchError(
-        f"{run.folder} was trained on other targets than --targets {targets}: {listing}; give "
-        "targets of its teacher"
+        f"{run.folder} was trained on other targets than --targets {targets}: "
+        f"{listing_of(other)}; give targets of its teacher"
     )
 
 

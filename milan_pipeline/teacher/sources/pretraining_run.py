@@ -5,16 +5,20 @@ from typing import Any
 import timm
 
 from milan_pipeline import storage
-from milan_pipeline.errors import ConfigError, DataError, MismatchError
+from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
 from milan_pipeline.images.statistics import Statistics
 from milan_pipeline.images.views import Interpolation
 from milan_pipeline.models.weight_files import ENCODER, plain_tensors, read_encoder_description
-from milan_pipeline.provenance.run_state import state_of
+from milan_pipeline.provenance.record import read_record
+from milan_pipeline.provenance.run_state import CONFIG_NAME, state_of
 from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.teacher.sources.timm_model import TimmModel
 from milan_pipeline.teacher.spec import RUN, TeacherSpec
 from milan_pipeline.teacher.timm_visual import TimmVisual
 from milan_pipeline.teacher.weights import require_finite
+
+EXPORTING = ("pretrain", "import-checkpoint")
+"""The stages whose runs have an encoder of their own."""
 
 
 class PretrainingRun(TimmModel):
@@ -35,6 +39,8 @@ class PretrainingRun(TimmModel):
         self._weights = place if is_file else storage.join(place, ENCODER)
         _require_done(spec.name, storage.folder_of(self._weights))
         url = self._weights.removesuffix(".safetensors") + ".json"
+        if not storage.exists(url):
+            raise MissingDataError(f"--teacher {spec.name!r}: {_what_it_is(place, url)}")
         self._description = read_encoder_description(url)
         arguments = dict(self._description["timm"])
         model = str(arguments.pop("model_name"))
@@ -78,3 +84,16 @@ def _require_done(name: str, folder: str) -> None:
     state = state_of(folder)
     if state not in (None, "done"):
         raise MismatchError(f"--teacher {name!r}: the run {folder} is {state!r}; finish it first")
+
+
+def _what_it_is(place: str, url: str) -> str:
+    """Say what lies where a run's encoder is missing, and what to give instead."""
+    record = read_record(storage.join(place, CONFIG_NAME))
+    if record is not None and record["stage"] not in EXPORTING:
+        return f"{place} is a run of {record['stage']}; give the run of pretrain that it began with"
+    if record is not None:
+        return f"{url} does not exist; run {record['stage']} to its end, which writes it"
+    run = storage.enclosing(place, ENCODER)
+    if run is not None:
+        return f"{place} lies in the run {run}; give {RUN}{run}"
+    return f"{url} does not exist; give a folder that pretrain or import-checkpoint wrote"

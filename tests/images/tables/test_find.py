@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from milan_pipeline.errors import ConfigError, DataError
+from milan_pipeline.images.class_tree import warn_of_source
 from milan_pipeline.images.tables.columns import Columns
 from milan_pipeline.images.tables.find import find_images, table_of
 from tests.support.tables import IMAGE, hub_table, save_to_disk, write_img2dataset
@@ -117,6 +118,43 @@ def test_what_is_no_table_inside_is_named(tmp_path):
     (folder / "data-00000-of-00001.arrow").write_bytes(b"no Arrow, but text")
     with pytest.raises(DataError, match=r"arrow cannot be read as a table"):
         opened(folder)
+
+
+@pytest.mark.parametrize("name", ["state.json", "dataset_info.json"])
+def test_arrow_files_without_what_describes_them(tmp_path, name):
+    """The cache of `datasets` has no state.json."""
+    folder = save_to_disk(tmp_path / "in", hub_table(IMAGES, [0], ["a"]))
+    (folder / name).unlink()
+    with pytest.raises(DataError, match=f"of `datasets`, but no {name}; .* by `save_to_disk`"):
+        opened(folder)
+
+
+@pytest.mark.parametrize("name", ["00001.tar", "00001.parquet"])
+def test_a_shard_that_lost_a_file_is_named(tmp_path, name):
+    images = [(b"\xff\xd8\xff\xe0", str(n)) for n in range(4)]
+    source = write_img2dataset(images, tmp_path / "in", form="webdataset")
+    (source / name).unlink()
+    with pytest.raises(DataError, match=f"00001_stats.json, but no {name}; download the shard"):
+        opened(source)
+
+
+def test_shards_whose_download_goes_on_are_left_out_with_a_warning(tmp_path, caplog):
+    images = [(b"\xff\xd8\xff\xe0", str(n)) for n in range(4)]
+    source = write_img2dataset(images, tmp_path / "in", form="webdataset")
+    (source / "00001_stats.json").unlink()
+    found = find_images(source, columns=Columns())
+    warn_of_source(found, source)
+    assert len(found.files) == 2
+    (said,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert said.startswith("1 shards of ")
+    assert said.endswith("since their download has not ended (00001.tar)")
+
+
+def test_tfrecords_of_img2dataset_are_refused(tmp_path):
+    for name in ("00000.tfrecord", "00000_stats.json", "00000.parquet"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"TFRecord files .* --output_format webdataset"):
+        opened(tmp_path)
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):

@@ -62,7 +62,19 @@ def test_numbers_as_pandas_writes_them_beside_missing_ones(folder):
         ("path,label\na.jpg,0.5\n", r"line 2: '0.5' is no class number"),
         ("a.jpg,0\nb.jpg,1\n", r"no column called path, .* but a.jpg, 0; .* by --image-column"),
         ("path,label\n", "has no row with an image"),
-        ("", "no column called"),
+        ("", "list.csv is empty; give a table whose first line names its columns"),
+        ('path,label\na.jpg,0\nb.jpg,"1\nsub/c.jpg,1\n', r"from line 3 on\); .* each quote closed"),
+        ('path,label\n"a.jpg,0\n"b.jpg",1\n', r"from line 2 on\); .* each quote closed"),
+        ('path,label\na.jpg,"a\tb"\n', "line 2: .* number and no name; take the tab or line"),
+        ("path,path,label\na.jpg,b.jpg,0\n", "has 2 columns path; rename all but one"),
+        ("path,label\na.jpg,K\xe4tze\n".encode("latin-1"), r"line 2: 'K.*tze' is not UTF-8; save"),
+        ("path,text\na.jpg,K\xe4tze\n".encode("latin-1"), r"line 2: 'K.*tze' is not UTF-8; save"),
+        (
+            "path\na.jpg\nK\xe4.jpg\n".encode("latin-1"),
+            r"line 3: no file .* save the table in UTF-8",
+        ),
+        ("path\nhttp://x.invalid/a.jpg\n", r"is there \(http://x.*; .* download them"),
+        ("path\nsub\\c.jpg\n", r"is there .* write / in place of \\ in its paths"),
         ("path\nx/a.jpg\n", r"no file that .* is there \(.*x/a.jpg, …\); .* by --image-folder"),
         ("path,label\n".encode("utf-16"), "is no CSV table in UTF-8"),
     ],
@@ -70,6 +82,15 @@ def test_numbers_as_pandas_writes_them_beside_missing_ones(folder):
 def test_a_table_that_cannot_be_used(folder, text, said):
     with pytest.raises((ConfigError, DataError), match=said):
         listed(folder, text)
+
+
+@pytest.mark.parametrize("label", [[0, 1], {"a": 0}, b"cat"])
+def test_a_label_of_several_values_is_no_class(folder, label):
+    pq.write_table(pa.table({"path": ["a.jpg"], "label": [label]}), folder / "a.parquet")
+    with pytest.raises(DataError, match=r"a.parquet row 0: .* is no class; .* by --label-column"):
+        find_images(folder / "a.parquet", columns=Columns())
+    (file,) = find_images(folder / "a.parquet", columns=Columns(label="none")).files
+    assert file.label is None
 
 
 def test_columns_may_be_named(folder):

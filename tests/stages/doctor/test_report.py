@@ -40,3 +40,9 @@ def test_everything_is_looked_at(
     assert names[: len(NAMES)] == NAMES
     assert names[len(NAMES) :] == ["hub"] * hub
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_there_yet_is_told_to_be_made(tmp_path: Path) -> None:
+    config = configured("doctor", str(tmp_path / "data"), "--no-hub")
+    (row,) = (row for row in examined(config, disk_bytes=1000) if row.name == "disk")
+    assert row.remedy.startswith(f"mkdir -p {tmp_path / 'data'}")

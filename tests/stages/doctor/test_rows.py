@@ -10,6 +10,7 @@ from milan_pipeline.stages.doctor.rows import (
     gpu_row,
     hub_row,
     load_row,
+    no_folder_row,
     precision_row,
     shared_memory_row,
     threads_row,
@@ -23,6 +24,7 @@ SLOW, FAST = DiskSpeed(written=1e7, read=1e7), DiskSpeed(written=1e9, read=2e9)
     [
         (gpu_row(["a GPU, 80 GiB"], has_driver=True), "ok", ""),
         (gpu_row([], has_driver=False), "look", "plan --measure"),
+        (no_folder_row("data"), "look", "mkdir -p data"),
         (gpu_row([], has_driver=True), "bad", "nvidia-smi"),
         (precision_row({"fp32": 2e9, "bf16": 2e8, "fp16": 1e8}, "fp32"), "ok", ""),
         (precision_row({"fp32": 2e9, "bf16": 8e9, "fp16": 8e9}, "bf16"), "ok", ""),

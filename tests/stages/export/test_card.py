@@ -1,6 +1,7 @@
 """What a card tells of the teachers that a run learnt from."""
 
 from milan_pipeline.stages.export.card import teachers_of
+from milan_pipeline.weights.model_card import Card, card_bytes
 
 CONTENT = {"target": "features"}
 
@@ -18,6 +19,14 @@ def test_each_of_several_teachers_is_told_with_its_licence():
     assert "look it up" in found["Licence of the teacher (dino)"]
     assert found["Identity of the targets (dino)"] == "`hash of DINO`"
     assert found["Pairs of images and targets"] == "`p`"
+
+
+def test_names_of_classes_are_shown_as_they_are():
+    card = Card(
+        kind="classifier", form="timm", model="m", parameters=1, image_size=8,
+        classes=("<b>", "two\nlines", "a_b*c*", "plain"), origin={}, figures=(),
+    )  # fmt: skip
+    assert r"Classes (4): \<b\>, two lines, a\_b\*c\*, plain." in card_bytes(card).decode()
 
 
 def test_a_single_teacher_needs_no_name():

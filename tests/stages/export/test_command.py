@@ -152,6 +152,10 @@ def test_the_run_itself_and_folders_of_others_are_not_written_over(run, tmp_path
     assert "holds a config.json that export did not write" in capsys.readouterr().err
     export(run, "official", run, code=1)
     assert "holds a state.json that export did not write" in capsys.readouterr().err
+    (tmp_path / "t.zarr").mkdir()
+    (tmp_path / "t.zarr" / "zarr.json").write_text("{}")
+    export(run, "official", tmp_path / "t.zarr", code=2)
+    assert "t.zarr already holds a target store; give another folder" in capsys.readouterr().err
     assert (run / "config.json").read_bytes() == before
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from milan_pipeline.training.checkpoints import MODEL
 from tests.support.cli import run_cli
 from tests.support.pretrain import pretrain
+from tests.support.second_teacher import write_second_teacher
 from tests.support.students import import_checkpoint
 
 FROZEN = ("--base-lr", 0, "--max-steps", 1)
@@ -104,6 +106,15 @@ def test_weights_of_another_student_are_refused_by_parameter(change, named, refu
     assert f"--init {trained} does not fit the student: " in error
     assert named in error
     assert not run.exists()
+
+
+def test_a_run_of_narrower_targets_is_told_what_helps(trained, shards, tmp_path, capsys):
+    images, targets = shards
+    other = write_second_teacher(Path(targets), tmp_path / "second")
+    pretrain(images, other, tmp_path / "run", "--init", trained, *FROZEN, code=1)
+    error = capsys.readouterr().err
+    assert "decoder.pred.bias is of shape (24,) there and of shape (8,) here" in error
+    assert "give targets as wide as those of that run's teachers together" in error
 
 
 def test_an_unfinished_run_or_none_is_refused(trained, shards, tmp_path, capsys):

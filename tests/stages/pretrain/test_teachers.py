@@ -8,7 +8,11 @@ import torch
 from milan_pipeline.errors import ConfigError, MismatchError
 from milan_pipeline.stages.pretrain.command import Pretrain
 from milan_pipeline.stages.pretrain.plan import plan
-from milan_pipeline.stages.pretrain.teachers import target_folders, target_weights
+from milan_pipeline.stages.pretrain.teachers import (
+    target_folders,
+    target_weights,
+    warn_of_lost_lengths,
+)
 from tests.support.second_teacher import write_second_teacher
 
 TWO = ("dino=b", "clip=a")
@@ -20,6 +24,22 @@ def test_folders_by_name_in_the_order_given():
     assert target_folders(("clip=s3://bucket/x=1",)) == {"clip": "s3://bucket/x=1"}
     assert target_folders(("./split=train",)) == {"": "./split=train"}
     assert target_folders(("s3://bucket/split=train",)) == {"": "s3://bucket/split=train"}
+
+
+def test_a_folder_that_looks_like_a_name_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "split=train").mkdir()
+    with pytest.raises(ConfigError, match=r"if split=train is the folder, give ./split=train"):
+        target_folders(("split=train",))
+    (tmp_path / "train").mkdir()
+    assert target_folders(("split=train",)) == {"split": "train"}
+
+
+def test_lengths_that_a_codec_lost_are_told_of(capsys):
+    warn_of_lost_lengths({"a": "float16", "b": "int8"})
+    assert capsys.readouterr().err == ""
+    warn_of_lost_lengths({"a": "float16", "b": "rotation", "c": "joint"})
+    assert "the codec of --targets b and c keeps directions alone" in capsys.readouterr().err
 
 
 def test_weights_by_name():
@@ -37,6 +57,8 @@ def test_weights_by_name():
         ("--target-weight vit=1 weighs no teacher", {"target_weight": ("vit=1",)}),
         ("--target-weight dino=x has no number", {"target_weight": ("dino=x",)}),
         ("--target-weight dino=0 is not above 0", {"target_weight": ("dino=0",)}),
+        ("--target-weight dino=inf is not above 0 and finite", {"target_weight": ("dino=inf",)}),
+        (r"'a b' has not only letters", {"targets": ("a b=x", "dino=b")}),
         ("--target-weight dino=nan is not above 0", {"target_weight": ("dino=nan",)}),
         ("--target-weight has dino twice", {"target_weight": ("dino=1", "dino=2")}),
         ("--target-weight clip=2 weighs", {"targets": ("clip=a",), "target_weight": ("clip=2",)}),

@@ -109,5 +109,7 @@ def test_scores_depend_on_the_options_that_are_used_alone(options, tmp_path) -> 
 
 
 def test_a_class_that_no_kept_patch_holds_is_named(options, capsys) -> None:
-    probe.run(Probe(**options | {"classes": 5}))
-    assert "holds the classes [3, 4], which can never be answered" in capsys.readouterr().err
+    probe.run(Probe(**options | {"classes": 5, "memory": 18}))
+    said = capsys.readouterr().err
+    assert "holds the classes [3, 4], which can never be answered" in said
+    assert "--k 30 is more than the 18 patches that are kept, all of which vote" in said

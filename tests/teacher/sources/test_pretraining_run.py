@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
 from milan_pipeline.models.vit import build_encoder, encoder_arguments
 from milan_pipeline.models.weight_files import export_encoder
+from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.provenance.run_state import write_state
 from milan_pipeline.teacher.description import visible_identity
 from milan_pipeline.teacher.spec import TeacherSpec
@@ -102,9 +103,29 @@ def test_a_name_that_timm_would_fetch_is_refused(tmp_path: Path) -> None:
         visible_identity(TeacherSpec(name=f"run:{tmp_path}"))
 
 
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("finetune", "is a run of finetune; give the run of pretrain that it began with"),
+        ("pretrain", "encoder.json does not exist; run pretrain to its end, which writes it"),
+    ],
+)
+def test_a_run_without_an_encoder_is_told_by_its_stage(
+    stage: str, said: str, tmp_path: Path
+) -> None:
+    record = {"stage": stage, "state": "done", "started": "2026-12-01T00:00:00Z"}
+    empty: dict[str, Any] = {key: {} for key in ("content", "inputs", "config", "extent")}
+    (tmp_path / "config.json").write_bytes(record_bytes({**record, **empty}))
+    with pytest.raises(MissingDataError, match=said):
+        visible_identity(TeacherSpec(name=f"run:{tmp_path}"))
+
+
 def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MissingDataError, match=r"encoder.json does not exist; run the command"):
+    with pytest.raises(MissingDataError, match=r"encoder.json does not exist; give a folder that"):
         Teacher.load(TeacherSpec(name=f"run:{tmp_path}"))
+    write_run(tmp_path)
+    with pytest.raises(MissingDataError, match=f"lies in the run .*; give run:{tmp_path}$"):
+        Teacher.load(TeacherSpec(name=f"run:{tmp_path}/encoder.json"))
     with pytest.raises(ConfigError, match="names no run; give run:FOLDER"):
         visible_identity(TeacherSpec(name="run:"))
     said = "has no effect on --teacher 'run:y'.*leave it out, or give run:FILE.safetensors"

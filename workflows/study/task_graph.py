@@ -1,10 +1,13 @@
 """Runs commands that need each other, a few at a time, each with its own log.
 
-A command that was finished before runs again: every stage then says "nothing to do".
+A command that is done leaves a mark with a hash of it and of all that it needed. While the hash is
+the same and the output is there, it is not run again. One without a mark is: every stage goes on
+from what it has, or says "nothing to do".
 """
 
 import contextlib
 import fcntl
+import json
 import os
 import subprocess
 import time
@@ -14,6 +17,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import IO
 
+from milan_pipeline.provenance.identity import content_hash
+
 POLL = 0.2  # seconds between looks at the commands that run
 PATIENCE = 30.0  # what a stopped command started may outlast it by a moment
 LAST_LINES = 12
@@ -21,11 +26,19 @@ LAST_LINES = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One command; `needs` names the tasks that must be finished before it starts."""
+    """One command.
+
+    Attributes:
+        name: of its log and its mark.
+        command: its words.
+        needs: names of the tasks that must be finished before it starts.
+        output: what is there once it is done; None if nothing is known.
+    """
 
     name: str
     command: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    output: Path | None = None
 
 
 class TaskError(RuntimeError):
@@ -39,15 +52,50 @@ class _Running:
     began: float
 
 
+def in_order(tasks: Iterable[Task]) -> list[Task]:
+    """Return tasks so that each comes after what it needs; else as they are given.
+
+    Raises:
+        ValueError: tasks need each other in a circle.
+    """
+    by_name = {task.name: task for task in tasks}
+    return [by_name[name] for name in _sorter(by_name).static_order()]
+
+
+def digests(tasks: Iterable[Task]) -> dict[str, str]:
+    """Return a hash of each task's command and of those of all that it needs, by name."""
+    found: dict[str, str] = {}
+    for task in in_order(tasks):
+        needs = [found[need] for need in sorted(task.needs)]
+        found[task.name] = content_hash({"command": list(task.command), "needs": needs})[:16]
+    return found
+
+
+def is_done(task: Task, digest: str, marks: Path) -> bool:
+    """Tell whether a task was done as it is now, and its output is still there."""
+    try:
+        mark = json.loads((marks / f"{task.name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    there = task.output is None or task.output.exists()
+    return isinstance(mark, dict) and mark.get("digest") == digest and there
+
+
 def run_tasks(
-    tasks: Iterable[Task], *, logs: Path, jobs: int, environment: Mapping[str, str] | None = None
+    tasks: Iterable[Task],
+    *,
+    logs: Path,
+    jobs: int,
+    marks: Path,
+    environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Run all tasks, at most `jobs` at a time, and print a line for each that is finished.
+    """Run all tasks that are not done, at most `jobs` at a time; print a line for each that is.
 
     Args:
         tasks: of those that can start, the first ones start first.
         logs: folder for `<task>.log`, to which a command's output is added.
         jobs: commands that run together.
+        marks: folder for `<task>.json`, written once a task is done.
         environment: variables for the commands, in addition to this process's own.
 
     Raises:
@@ -55,16 +103,23 @@ def run_tasks(
         TaskError: a command failed; those that ran at the same time were stopped.
     """
     by_name = {task.name: task for task in tasks}
-    sorter = TopologicalSorter({task.name: task.needs for task in by_name.values()})
+    digest_of, sorter = digests(by_name.values()), _sorter(by_name)
     sorter.prepare()
-    logs.mkdir(parents=True, exist_ok=True)
+    for folder in (logs, marks):
+        folder.mkdir(parents=True, exist_ok=True)
     preference = list(by_name)
     waiting: list[str] = []
     running: list[_Running] = []
     finished = 0
     with _stopping(running):
         while sorter.is_active():
-            waiting = sorted([*waiting, *sorter.get_ready()], key=preference.index)
+            for name in sorter.get_ready():
+                if is_done(by_name[name], digest_of[name], marks):
+                    finished += 1
+                    sorter.done(name)
+                else:
+                    waiting.append(name)
+            waiting.sort(key=preference.index)
             while waiting and len(running) < jobs:
                 running.append(_start(by_name[waiting.pop(0)], logs, environment or {}))
             ended = [one for one in running if one.process.poll() is not None]
@@ -73,10 +128,23 @@ def run_tasks(
                 _require_success(one, logs)
                 finished += 1
                 seconds = time.monotonic() - one.began
+                write_mark(marks, one.task.name, digest_of[one.task.name], seconds)
                 print(f"[{finished}/{len(by_name)}] {one.task.name}: {seconds:.0f} s", flush=True)
                 sorter.done(one.task.name)
-            if not ended:
+            if running and not ended:
                 time.sleep(POLL)
+
+
+def write_mark(marks: Path, name: str, digest: str, seconds: float | None) -> None:
+    """Note that a task is done, and how long its last part took."""
+    mark = {"digest": digest, "seconds": None if seconds is None else round(seconds, 1)}
+    part = marks / f"{name}.part"
+    part.write_text(json.dumps(mark) + "\n", encoding="utf-8")
+    part.replace(marks / f"{name}.json")
+
+
+def _sorter(by_name: Mapping[str, Task]) -> TopologicalSorter[str]:
+    return TopologicalSorter({task.name: task.needs for task in by_name.values()})
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""Studies: one YAML of images, teacher, students and measures -> runs, tables, plots, a page."""

@@ -1,0 +1,95 @@
+"""The scores of a study: a cell for each row and measure, with a value for each seed."""
+
+import dataclasses
+import math
+import statistics
+from pathlib import Path
+
+from milan_pipeline.errors import MissingDataError
+from milan_pipeline.evaluate.scores_file import Result, read_scores
+from workflows.study.spec import Study
+from workflows.study.tasks import scores_folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """What one row reached by one measure, in per cent, by seed."""
+
+    by_seed: dict[int, float]
+
+    @property
+    def values(self) -> list[float]:
+        """A value for each seed."""
+        return list(self.by_seed.values())
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds; NaN where nothing is measured."""
+        return statistics.fmean(self.values) if self.by_seed else math.nan
+
+    @property
+    def spread(self) -> float:
+        """Sample standard deviation over the seeds; NaN for one seed."""
+        return statistics.stdev(self.values) if len(self.by_seed) > 1 else math.nan
+
+    def __str__(self) -> str:
+        if not self.by_seed:
+            return "\u2013"
+        # Equal to the last image means that no seed enters: that is no measurement of a spread.
+        if len(set(self.values)) == 1:
+            return f"{self.mean:.1f}"
+        return f"{self.mean:.1f} ± {self.spread:.1f}"
+
+
+Results = dict[str, dict[str, dict[int, Result]]]
+"""Row -> measure -> seed -> its scores."""
+Table = dict[str, dict[str, Cell]]
+"""Row -> measure -> cell."""
+
+
+def read_results(study: Study, out: Path) -> Results:
+    """Read every scores.json of a study that is there.
+
+    Raises:
+        DataError: one is damaged.
+    """
+    found: Results = {}
+    for name, row in study.rows.items():
+        found[name] = {title: {} for title in study.measures}
+        for title in study.measures:
+            for seed in study.seeds:
+                folder = scores_folder(study, out, title, row, seed)
+                if folder is None:
+                    continue
+                try:
+                    found[name][title][seed] = read_scores(str(folder))
+                except MissingDataError:
+                    continue  # its command is still to be run
+    return found
+
+
+def table_of(study: Study, results: Results) -> Table:
+    """Take each measure's metric.
+
+    Raises:
+        KeyError: scores lack the metric.
+    """
+    return {
+        row: {
+            title: Cell({seed: r.metrics[study.measures[title].metric] for seed, r in of.items()})
+            for title, of in by_title.items()
+        }
+        for row, by_title in results.items()
+    }
+
+
+def markdown(table: Table, seeds: int) -> str:
+    """Return the table as Markdown, with what its cells mean below it."""
+    titles = list(next(iter(table.values())))
+    lines = ["| encoder | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
+    for row, cells in table.items():
+        lines.append(f"| {row} | " + " | ".join(map(str, cells.values())) + " |")
+    means = "Per cent"
+    if seeds > 1:
+        means += f", mean ± sample standard deviation over {seeds} seeds; without ± no seed enters"
+    return "\n".join([*lines, "", means + ".", ""])

@@ -1,0 +1,266 @@
+"""What a study is, as its YAML says.
+
+The rows of its tables are arms and baselines. An arm is a student on targets of one codec, with so
+many views, trained for so many epochs; students that learn no targets have neither codec nor views.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from milan_pipeline.cli.recipes import find_recipe, read_sections, read_yaml
+from milan_pipeline.core.schema import DocumentError, Positive, conforming
+from milan_pipeline.errors import ConfigError
+
+Options = dict[str, Any]
+EACH_EPOCH: Literal["each epoch"] = "each epoch"
+"""Among `views`: as many as epochs, so that no view comes twice, as from a teacher at work."""
+BASELINES = ("random", "teacher")
+MEASURING = ("probe", "finetune", "segment")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scenes:
+    """Scenes of the demo, which are drawn."""
+
+    train: Positive
+    test: Positive
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Images:
+    """What is learnt from and scored on: folders as pack-images takes them, or drawn scenes."""
+
+    train: str | None = None
+    test: str | None = None
+    scenes: Scenes | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Student:
+    """A way to pretrain; what it leaves open is the study's.
+
+    Attributes:
+        options: of pretrain, over the study's.
+        views: how many are trained on; each makes an arm.
+        codecs: of the targets; each makes an arm, and one with a list has views of its own.
+        epochs: lengths of training; each makes an arm.
+    """
+
+    options: Options = dataclasses.field(default_factory=dict)
+    views: list[int | str] | None = None
+    codecs: list[str] | dict[str, list[int | str]] | None = None
+    epochs: list[Positive] | None = None
+
+    @property
+    def learns_targets(self) -> bool:
+        """Whether it needs a teacher."""
+        return self.options.get("target") != "pixels"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A column of the tables.
+
+    Attributes:
+        stage: that scores.
+        metric: of its scores.
+        options: of the stage, over the study's; measures with equal ones share a run.
+        given: further options, by the name of a student or baseline.
+        only: names of the students, baselines or single rows that are scored; None: all.
+    """
+
+    stage: Literal["probe", "finetune", "segment"]
+    metric: str
+    options: Options = dataclasses.field(default_factory=dict)
+    given: dict[str, Options] = dataclasses.field(default_factory=dict)
+    only: list[str] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study.
+
+    Attributes:
+        title: of its page.
+        images: to learn from and to score on.
+        teacher: as extract-targets takes it.
+        students: by name; random weights are those of the first one's architecture.
+        measures: by the title of their column.
+        recipe: a recipe's name or file, whose sections are options of the stages.
+        options: of each stage, over the recipe's.
+        views: of students that do not say.
+        codecs: likewise.
+        epochs: likewise.
+        seeds: of the runs, of random weights, of drawn labels and of every training.
+        baselines: which of `BASELINES` are measured, too.
+        names: what tables call a student or baseline, by its name.
+        pairs: rows that are compared image by image, by their names: the better, the other.
+        notes: sentences of the page, such as what was tuned on what, and what was predicted.
+    """
+
+    title: str
+    images: Images
+    teacher: str
+    students: dict[str, Student]
+    measures: dict[str, Measure]
+    recipe: str | None = None
+    options: dict[str, Options] = dataclasses.field(default_factory=dict)
+    views: list[int | str] = dataclasses.field(default_factory=lambda: [1])
+    codecs: list[str] | dict[str, list[int | str]] = dataclasses.field(
+        default_factory=lambda: ["float16"]
+    )
+    epochs: list[Positive] = dataclasses.field(default_factory=lambda: [400])
+    seeds: list[int] = dataclasses.field(default_factory=lambda: [0])
+    baselines: list[str] = dataclasses.field(default_factory=lambda: list(BASELINES))
+    names: dict[str, str] = dataclasses.field(default_factory=dict)
+    pairs: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def options_of(self, stage: str, *more: Mapping[str, Any]) -> Options:
+        """Return a stage's options: the recipe's, the study's, then others, the last ones winning.
+
+        Raises:
+            ConfigError: the recipe cannot be read.
+        """
+        found: Options = {}
+        for options in (self._sections.get(stage, {}), self.options.get(stage, {}), *more):
+            found |= {name.replace("_", "-"): value for name, value in options.items()}
+        return found
+
+    @functools.cached_property
+    def _sections(self) -> dict[str, Options]:
+        return read_sections(find_recipe(self.recipe)) if self.recipe else {}
+
+    @property
+    def arms(self) -> list["Arm"]:
+        """All students on all their targets."""
+        return [arm for name in self.students for arm in self._arms_of(name)]
+
+    @property
+    def rows(self) -> dict[str, "Arm | str"]:
+        """What the tables have a row for, by its name there: arms, then baselines."""
+        arms: dict[str, Arm | str] = {self._name_of(arm): arm for arm in self.arms}
+        return arms | {self.names.get(name, name): name for name in self.baselines}
+
+    def is_measured(self, title: str, row: "Arm | str") -> bool:
+        """Tell whether a measure scores a row."""
+        only = self.measures[title].only
+        names = {name for name, each in self.rows.items() if each == row}
+        return only is None or bool({student_of(row), *names} & set(only))
+
+    def _arms_of(self, name: str) -> Iterator["Arm"]:
+        student = self.students[name]
+        codecs = self.codecs if student.codecs is None else student.codecs
+        for epochs in self.epochs if student.epochs is None else student.epochs:
+            if not student.learns_targets:
+                yield Arm(student=name, epochs=epochs)
+                continue
+            for codec in codecs:
+                own = codecs[codec] if isinstance(codecs, dict) else student.views
+                views = [_number(n, epochs) for n in (self.views if own is None else own)]
+                for count in dict.fromkeys(views):
+                    yield Arm(student=name, epochs=epochs, codec=codec, views=count)
+
+    def _name_of(self, arm: "Arm") -> str:
+        """Name an arm by what tells it from the student's others."""
+        others = list(self._arms_of(arm.student))
+        words = [self.names.get(arm.student, arm.student)]
+        if len({each.views for each in others}) > 1:
+            words.append("1 view" if arm.views == 1 else f"{arm.views} views")
+        if len({each.codec for each in others}) > 1:
+            words.append(str(arm.codec))
+        if len({each.epochs for each in others}) > 1:
+            words.append(f"{arm.epochs} epochs")
+        return ", ".join(words)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A student on targets of a codec with so many views; None of both if it learns no targets."""
+
+    student: str
+    epochs: int
+    codec: str | None = None
+    views: int | None = None
+
+    @property
+    def place(self) -> str:
+        """The name of its folder."""
+        targets = () if self.codec is None else (f"{self.views}v", self.codec)
+        return slug("-".join((self.student, *targets, f"{self.epochs}e")))
+
+
+def student_of(row: Arm | str) -> str:
+    """Return the name of a row's student; of a baseline, its own."""
+    return row if isinstance(row, str) else row.student
+
+
+def slug(text: str) -> str:
+    """Return a text as a file name: small letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9.=]+", "-", text.lower()).strip("-")
+
+
+def read_study(path: Path) -> Study:
+    """Read a study.
+
+    Raises:
+        ConfigError: the file is no study, or names what it does not have.
+    """
+    document = read_yaml(path)
+    try:
+        study = conforming(document, Study)
+        # Of a field within a field, types alone tell nothing where it is unknown.
+        for kind, parts in ((Student, document["students"]), (Measure, document["measures"])):
+            for part in parts.values():
+                conforming(part, kind)
+        conforming(document["images"], Images)
+    except DocumentError as error:
+        raise ConfigError(
+            f"{path} is no study ({error}); see workflows/study/drawn.yaml"
+        ) from error
+    for problem in _problems(study):
+        raise ConfigError(f"{path}: {problem}")
+    return study
+
+
+def _number(views: int | str, epochs: int) -> int:
+    """Return a number of views; `EACH_EPOCH` is that of the epochs."""
+    return epochs if views == EACH_EPOCH else int(views)
+
+
+def _problems(study: Study) -> Iterator[str]:
+    """Yield what the types do not tell, with a remedy."""
+    images = study.images
+    if (images.scenes is None) == (images.train is None or images.test is None):
+        yield "images need either train and test, or scenes; give one of both"
+    if not study.students:
+        yield "students is empty; name one"
+    if not study.seeds or len(set(study.seeds)) < len(study.seeds):
+        yield f"seeds {study.seeds} is not one or more different numbers; give each once"
+    if unknown := set(study.baselines) - set(BASELINES):
+        yield f"baseline {min(unknown)!r} is unknown; choose of {', '.join(BASELINES)}"
+    listed = [*study.views, *(n for s in study.students.values() for n in s.views or ())]
+    if wrong := [n for n in listed if n != EACH_EPOCH and not (isinstance(n, int) and n > 0)]:
+        yield f"views {wrong[0]!r} is neither a number nor {EACH_EPOCH!r}; give one of both"
+    else:
+        yield from _unknown_names(study)
+
+
+def _unknown_names(study: Study) -> Iterator[str]:
+    """Yield what names a student or a row that is not there."""
+    rows, known = study.rows, {*study.students, *BASELINES}
+    for title, measure in study.measures.items():
+        unknown = ({*(measure.only or ())} - known - set(rows)) | (set(measure.given) - known)
+        if unknown:
+            yield f"measure {title!r} names {min(unknown)!r}, which is no student; correct it"
+    for name in (name for pair in study.pairs for name in pair):
+        if name not in rows:
+            yield f"pairs name {name!r}, which is no row; the rows are {', '.join(rows)}"
+    places = [arm.place for arm in study.arms]
+    if len(set(places)) < len(places):
+        yield "two students have names that are one folder; give one of them another name"

@@ -1,0 +1,191 @@
+"""The commands of a study as plain data, and which of them need others.
+
+Nothing is done twice: images are packed once, the teacher runs once, on as many views as any arm
+trains on, and each codec's targets are packed once. Random weights have the architecture of a run
+that is there, and measures that differ in the metric alone are one command.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from milan_pipeline.provenance.identity import content_hash
+from workflows.study.spec import Arm, Measure, Options, Study, slug, student_of
+from workflows.study.task_graph import Task
+
+STAGE = (sys.executable, "-m", "milan_pipeline")
+STORED = "float16"
+"""The codec that the teacher's targets are stored with, of which the others are made."""
+HASH_DIGITS = 6
+
+
+def study_tasks(study: Study, out: Path) -> list[Task]:
+    """List all commands of a study.
+
+    Args:
+        study: what is asked.
+        out: its folder.
+    """
+    tasks = [*_images(study, out), *_targets(study, out)]
+    for seed in study.seeds:
+        tasks += [_pretrain(study, out, arm, seed) for arm in study.arms]
+        for row in study.rows.values():
+            tasks += _measurements(study, out, row, seed)
+    return list({task.name: task for task in tasks}.values())
+
+
+def scores_folder(study: Study, out: Path, title: str, row: Arm | str, seed: int) -> Path | None:
+    """Return where a measure's scores of a row lie; None if that is not measured."""
+    measure = study.measures[title]
+    if not study.is_measured(title, row):
+        return None
+    key = f"{measure.stage}-{_options_hash(study, measure, student_of(row))}"
+    return out / "scores" / place_of(row) / f"seed-{seed}" / key
+
+
+def place_of(row: Arm | str) -> str:
+    """Return the name of a row's folders."""
+    return row if isinstance(row, str) else row.place
+
+
+def words_of(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Write options as a command line has them; a list repeats its option."""
+    words: list[str] = []
+    for name, value in options.items():
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+            continue
+        for each in value if isinstance(value, list) else [value]:
+            words += [f"--{name}", str(each)]
+    return tuple(words)
+
+
+def _stage(name: str, *words: object, options: Options | None = None) -> tuple[str, ...]:
+    return (*STAGE, name, *(str(word) for word in words), *words_of(options or {}))
+
+
+def _images(study: Study, out: Path) -> Iterator[Task]:
+    """Draw scenes, or take what is there, and pack it."""
+    scenes, options = study.images.scenes, study.options_of("pack-images")
+    places: dict[str, object] = {"train": study.images.train, "test": study.images.test}
+    if scenes is not None:
+        drawn = out / "scenes"
+        numbers = words_of({"train": scenes.train, "test": scenes.test, "seed": scenes.seed})
+        command = (sys.executable, "-m", "workflows.demo.scenes", str(drawn), *numbers)
+        yield Task(name="scenes", command=command, output=drawn)
+        places = {split: drawn / split for split in places}
+    for split, source in places.items():
+        own = options if scenes is None else options | {"masks": drawn / "masks" / split}
+        packed = out / "images" / split
+        yield Task(
+            name=f"pack-{split}",
+            command=_stage("pack-images", source, packed, options=own),
+            needs=() if scenes is None else ("scenes",),
+            output=packed / "manifest.json",
+        )
+
+
+def _targets(study: Study, out: Path) -> Iterator[Task]:
+    """Run the teacher once, and pack the targets of each codec."""
+    views: dict[str, int] = {}
+    for arm in study.arms:
+        if arm.codec is not None and arm.views is not None:
+            views[arm.codec] = max(arm.views, views.get(arm.codec, 0))
+    if not views:
+        return
+    store = out / "targets.zarr"
+    given = {"teacher": study.teacher, "views": max(views.values()), "codec": STORED}
+    place = ("--images", out / "images" / "train", "--out", store)
+    yield Task(
+        name="extract-targets",
+        command=_stage(
+            "extract-targets", *place, options=study.options_of("extract-targets", given)
+        ),
+        needs=("pack-train",),
+        output=store,
+    )
+    for codec, count in views.items():
+        shards = _shards(out, codec)
+        own = {"views": count} | ({} if codec == STORED else {"codec": codec})
+        options = study.options_of("pack-targets", own)
+        yield Task(
+            name=f"pack-targets-{slug(codec)}",
+            command=_stage("pack-targets", "--targets", store, "--out", shards, options=options),
+            needs=("extract-targets",),
+            output=shards / "manifest.json",
+        )
+
+
+def _shards(out: Path, codec: str) -> Path:
+    return out / "target-shards" / slug(codec)
+
+
+def _run(out: Path, arm: Arm, seed: int) -> Path:
+    return out / "runs" / arm.place / f"seed-{seed}"
+
+
+def _pretrain(study: Study, out: Path, arm: Arm, seed: int) -> Task:
+    given: Options = {"epochs": arm.epochs, "seed": seed}
+    needs = ["pack-train"]
+    if arm.codec is not None:
+        given |= {"targets": _shards(out, arm.codec), "views": arm.views}
+        needs.append(f"pack-targets-{slug(arm.codec)}")
+    run = _run(out, arm, seed)
+    options = study.options_of("pretrain", study.students[arm.student].options, given)
+    place = ("--images", out / "images" / "train", "--out", run)
+    return Task(
+        name=f"pretrain-{arm.place}-{seed}",
+        command=_stage("pretrain", *place, options=options),
+        needs=tuple(needs),
+        output=run / "encoder.safetensors",
+    )
+
+
+def _measurements(study: Study, out: Path, row: Arm | str, seed: int) -> Iterator[Task]:
+    name = student_of(row)
+    encoder, needs = _encoder(study, out, row, seed)
+    train, test = (out / "images" / split for split in ("train", "test"))
+    common = (*encoder, "--label", study.names.get(name, name), "--train", train, "--val", test)
+    for title, measure in study.measures.items():
+        folder = scores_folder(study, out, title, row, seed)
+        if folder is None:
+            continue
+        options = _options(study, measure, name) | {"seed": seed}
+        if measure.stage == "probe" and row == "teacher":
+            options["features"] = out / "scores" / "teacher" / "features"  # of all seeds
+        yield Task(
+            name=f"{folder.name}-{place_of(row)}-{seed}",
+            command=_stage(measure.stage, *common, "--out", folder, options=options),
+            needs=(*needs, "pack-train", "pack-test"),
+            output=folder / "scores.json",
+        )
+
+
+def _options(study: Study, measure: Measure, name: str) -> Options:
+    return study.options_of(measure.stage, measure.options, measure.given.get(name, {}))
+
+
+def _options_hash(study: Study, measure: Measure, name: str) -> str:
+    return content_hash({"options": _options(study, measure, name)})[:HASH_DIGITS]
+
+
+def _encoder(
+    study: Study, out: Path, row: Arm | str, seed: int
+) -> tuple[tuple[object, ...], tuple[str, ...]]:
+    """Return the words that name a row's encoder, and what must be finished to have it."""
+    if row == "teacher":
+        return ("--encoder", _teacher(study)), ()
+    arm = study.arms[0] if isinstance(row, str) else row
+    drawn = ("--random-init",) if row == "random" else ()
+    needs = (f"pretrain-{arm.place}-{seed}",)
+    return ("--encoder", _run(out, arm, seed), *drawn), needs
+
+
+def _teacher(study: Study) -> str:
+    """Name the teacher as an encoder."""
+    kind, _, rest = study.teacher.partition(":")
+    if kind in ("timm", "run"):
+        return study.teacher if kind == "timm" else rest
+    pretrained = study.options_of("extract-targets").get("pretrained")
+    return f"open_clip:{study.teacher}" + (f"/{pretrained}" if pretrained else "")
