@@ -69,7 +69,7 @@ class PairDataset(Dataset[ViewedPair]):
         image_size: S; None is the size of the teacher's views.
 
     Raises:
-        ConfigError: there are not so many views.
+        ConfigError: there are not so many views, or a view has no pixels.
         MissingDataError: images and targets do not belong together, sample by sample.
         MismatchError: targets are of other images.
         DataError: something read is damaged.
@@ -85,7 +85,8 @@ class PairDataset(Dataset[ViewedPair]):
         columns = read_image_columns(images)
         self._pairs = join_pairs(columns, [target_shards], views=views, on_missing="error")
         self._layout, self._codec = layout_of(identity), read_shards_codec(targets, identity)
-        self._size = image_size or int(identity["preprocessing"]["size"])
+        own = int(identity["preprocessing"]["size"])
+        self._size = own if image_size is None else _pixels(image_size)
         self._interpolation = stated_interpolation(identity["preprocessing"])
         counts = [self._pairs.counts(view) for view in range(views)]
         self._ends = np.cumsum(np.concatenate(counts))
@@ -143,9 +144,18 @@ def iterate_pairs(
     yield from PairDataset(images=images, targets=targets, views=views, image_size=image_size)
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _pixels(size: Any) -> int:
+    if not _is_whole(size) or size < 1:
+        raise ConfigError(f"image_size={size!r} is no number of pixels; give 1 or more, or None")
+    return int(size)
+
+
 def _require_views(views: Any, packed: int, targets: str) -> None:
-    is_number = isinstance(views, int | np.integer) and not isinstance(views, bool)
-    if not is_number or not 1 <= views <= packed:
+    if not _is_whole(views) or not 1 <= views <= packed:
         raise ConfigError(
             f"views={views!r} is no whole number from 1 to {packed}, the views that {targets} "
             "holds; give one, or pack more views"

@@ -9,6 +9,7 @@ from milan_pipeline.images.spelling import NO_UTF8, require_distinct
 
 MOST_CLASSES = 1_000_000
 """A higher number is an identifier; a classifier would need an output for each one below it."""
+BREAKS = re.compile(r"[\t\r\n]")
 NUMBER_LIKE = re.compile(r"[-+.,\d]*\d[.,\d]*")
 
 
@@ -32,12 +33,16 @@ def class_numbers(
     for label in labels:
         if NO_UTF8.search(label):
             raise error(label, "is not UTF-8", "save the whole file as UTF-8")
+        if BREAKS.search(label):
+            raise error(
+                label, "is no class number and no name", "take the tab or line break out of it"
+            )
         if label.isdecimal() and int(label) >= MOST_CLASSES:
             remedy = f"number the classes 0, 1, …, or write names (at most {MOST_CLASSES} classes)"
             raise error(label, "is too high for a class number", remedy)
     for label in names:
         is_like_number = NUMBER_LIKE.fullmatch(label) or label.isnumeric()
-        if is_like_number or "\t" in label or len(names) < len(labels):
+        if is_like_number or len(names) < len(labels):
             remedy = "write 0, 1, … or, in all lines, the names of the classes"
             raise error(label, "is no class number", remedy)
     if not names:

@@ -260,7 +260,8 @@ class PlanReport:
             yield "", f"({teacher / 1e9:.3g} G of the teacher, {student})"
         if plan.break_even_epochs is not None:
             trained = config.epochs * config.students
-            yield "break-even:", f"{plan.break_even_epochs:.4g} epochs x students, of {trained}"
+            pays = f"after {plan.break_even_epochs:.4g} of {trained} epochs"
+            yield "break-even:", f"{pays}, summed over all students"
 
 
 def _dataset(config: PlanTargets) -> DatasetSize:

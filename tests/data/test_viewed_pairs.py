@@ -101,6 +101,14 @@ def test_views_that_are_not_there_are_refused(
         PairDataset(images=image_shards, targets=target_shards, views=views)
 
 
+@pytest.mark.parametrize("size", [0, -1, "32", True])
+def test_a_view_without_pixels_is_refused(
+    image_shards: Path, target_shards: Path, size: Any
+) -> None:
+    with pytest.raises(ConfigError, match=r"image_size=.* is no number of pixels; give 1 or more"):
+        PairDataset(images=image_shards, targets=target_shards, image_size=size)
+
+
 def test_folders_may_be_paths(image_shards: Path, target_shards: Path, target_store: Path) -> None:
     pair = next(iterate_pairs(images=image_shards, targets=target_shards))
     assert pair.key == PairDataset(images=image_shards, targets=target_shards)[0].key

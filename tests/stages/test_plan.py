@@ -110,7 +110,7 @@ def test_the_table(tiny_clip: Path, tmp_path: Path, capsys) -> None:
     assert "teacher, cached:      0.2778 device-hours" in output
     assert "teacher in the loop:  2.778 device-hours" in output
     assert "saved:                2.5 device-hours" in output
-    assert "break-even:           4 epochs x students, of 40" in output
+    assert "break-even:           after 4 of 40 epochs, summed over all students" in output
     assert "caching pays\n" in output
     assert "keys of 24 letters and images of 110000 bytes are assumed" in output
     assert "each view of an image is trained on 10 times" in output

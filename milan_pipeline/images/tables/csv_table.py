@@ -87,6 +87,7 @@ class CsvTable:
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         """Yield lines that hold anything: the number of the first, and the fields."""
         csv.field_size_limit(MOST_CHARACTERS)
+        start = 1
         try:
             with self.place.open(
                 newline="", encoding="utf-8-sig", errors="surrogateescape"
@@ -97,15 +98,15 @@ class CsvTable:
                 file.seek(0)
                 is_tsv = self.place.suffix.lower() == TSV
                 delimiter = "\t" if is_tsv else max(DELIMITERS, key=head.count)
-                reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
-                start = 1
+                reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
                 for fields in reader:
                     if any(field.strip() for field in fields):
                         yield start, fields
                     start = reader.line_num + 1
         except csv.Error as error:
             raise DataError(
-                f"{self.place} is no CSV table in UTF-8 ({reason_of(error)}); save it as one"
+                f"{self.place} is no CSV table in UTF-8 ({reason_of(error)}, from line {start} "
+                "on); save it as one, with each quote closed"
             ) from error
         except OSError as error:
             raise DataError(
