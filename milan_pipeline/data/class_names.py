@@ -9,6 +9,9 @@ from milan_pipeline.images.spelling import in_one_form
 
 logger = logging.getLogger(__name__)
 
+IN_TABLES = ", or write numbers for names where it was packed from a list or table"
+"""What helps there in place of an empty folder."""
+
 
 def require_same_names(
     train: Sequence[str], test: Sequence[str], *, train_place: str, test_place: str
@@ -48,7 +51,7 @@ def require_same_names(
         raise MismatchError(
             f"{test_place} has no class {some(lacking)}, which {train_place} has, so that its "
             "class numbers are others; make an empty folder of that name among its class folders "
-            "(and pack it again)"
+            f"(and pack it again){IN_TABLES}"
         )
     number = next(n for n, (a, b) in enumerate(zip(train, test, strict=True)) if a != b)
     raise MismatchError(
@@ -69,7 +72,7 @@ def _remedy(
         return f"write their names as there, {pairs[first]!r} for {first!r} (and pack them again)"
     if len(lacking) == len(train):
         return f"none has its name: give its classes the names that they have in {train_place}"
-    return "take those out, and make an empty folder for each class that is missing"
+    return f"take those out, and make an empty folder for each class that is missing{IN_TABLES}"
 
 
 def _plain(name: str) -> str:

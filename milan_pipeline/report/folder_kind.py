@@ -23,7 +23,7 @@ RECORDS: dict[Kind, tuple[str, ...]] = {
     "target shards": ("pack-targets",),
     "image shards": ("pack-images", "index"),
 }
-PROBE = "probe.json"
+PROBE, EXPORT = "probe.json", "export.json"
 DEEPEST = 4
 """Levels of folders below which no output is looked for."""
 
@@ -44,6 +44,8 @@ def folder_kind(url: str) -> Kind:
         raise not_ours(storage.join(url, MANIFEST_NAME), error) from error
     if shards is not None:
         return SHARDS[shards]
+    if storage.exists(storage.join(url, EXPORT)):
+        raise MissingDataError(f"{url} holds an export, whose README.md tells of it; give the run")
     if storage.exists(storage.join(url, CONFIG_NAME)):
         return "run"
     if storage.exists(storage.join(url, SCORES)):

@@ -116,5 +116,6 @@ def _value(value: float, unit: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """Keep matplotlib from reading a name as mathematics or as no label."""
+    """Keep matplotlib from reading a name as mathematics, as no label or as no text."""
+    name = name.encode(errors="backslashreplace").decode()
     return name.replace("$", r"\$").lstrip("_") or "run"

@@ -14,6 +14,7 @@ def compare(train, test):
     ("train", "test", "message"),
     [
         ("abc", "ac", "--val b has no class b, which --train a has, .* make an empty folder"),
+        ("abd", "ad", "make an empty folder .*, or write numbers for names where it was packed"),
         ("abc", "ab", "--val b has no class c, which"),
         ("ab", "abc", r"--val b has classes that --train a lacks \(c\)"),
         ("ab", "cd", r"\(c, d\); none has its name: give its classes the names .* in --train a"),

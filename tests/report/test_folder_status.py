@@ -126,6 +126,13 @@ def test_a_folder_of_runs_stands_for_its_runs(tmp_path: Path) -> None:
         inspect_places([str(tmp_path / "scores")])
 
 
+def test_an_export_is_no_run(tmp_path: Path) -> None:
+    for name in ("export.json", "config.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(MissingDataError, match=r"holds an export, whose README.md tells of it"):
+        inspect_places([str(tmp_path)])
+
+
 def test_what_is_finished(tmp_path: Path) -> None:
     assert not is_finished(str(tmp_path / "none"))
     assert not is_finished(str(run(tmp_path / "a", done=False, step=1)))

@@ -51,3 +51,10 @@ def test_the_oldest_versions_in_the_table_are_the_lower_bounds() -> None:
     shown = {name: oldest[name] for name in oldest.keys() & lower_bounds()}
     assert len(shown) == len(oldest) - len(("Python", "dependencies", "tests", "date"))
     assert shown == {name: lower_bounds()[name] for name in shown}
+
+
+def test_the_matrix_runs_tests_that_are_there() -> None:
+    text = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    places = re.findall(r'"((?:\w+/)+\w+\.py)"', text)
+    assert len(places) > 20
+    assert [place for place in places if not (ROOT / "tests" / place).exists()] == []

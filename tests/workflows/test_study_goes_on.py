@@ -73,19 +73,27 @@ def finish(path: Path, out: Path) -> list[str]:
     return [line for line in output.splitlines() if line.startswith("[")]
 
 
+def marks(out: Path) -> list[Path]:
+    """What says that tasks are done."""
+    return sorted((out / "done").glob("*.json"))
+
+
 @pytest.mark.slow
 def test_a_study_that_is_killed_ends_with_the_same_tables(tmp_path: Path, tiny_clip: Path) -> None:
     path = write_study(tmp_path, tiny_clip)
     tasks = study_tasks(read_study(path), tmp_path / "whole")
     assert len(finish(path, tmp_path / "whole")) == len(tasks) == 10
-    out, done = tmp_path / "killed", 0
+    out = tmp_path / "killed"
     for count in KILLED_AFTER:
         with start(path, out) as process:
             assert process.stdout is not None
-            while done < count:
-                done += process.stdout.readline().startswith("[")
+            for _ in process.stdout:
+                if len(marks(out)) >= count:
+                    break
             os.killpg(process.pid, signal.SIGKILL)
-    assert 0 < len(finish(path, out)) <= len(tasks) - KILLED_AFTER[-1]
+    left = len(tasks) - len(marks(out))
+    assert 0 < left <= len(tasks) - KILLED_AFTER[-1]
+    assert len(finish(path, out)) == left
     for name in ("study.md", "study.json"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert finish(path, out) == []

@@ -1,5 +1,6 @@
 """The attentive probe: its head against torch's attention, what it learns, how a rate is chosen."""
 
+import math
 from collections.abc import Callable, Generator, Iterable
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.probe.attentive import (
@@ -100,6 +102,21 @@ def test_rates_do_not_disturb_each_other():
     alone_diverges = Attentive(rates=(float("inf"),), epochs=2, batch=20)
     with pytest.raises(DataError, match="has diverged; give an --attentive-lr below inf"):
         attentive_answers(train, train, alone_diverges)
+
+
+def test_rates_fall_by_half_a_cosine_with_a_small_decay():
+    """As in V-JEPA's frozen evaluation; three epochs of three batches."""
+    seen: list[tuple[float, float]] = []
+
+    def note(optimiser: torch.optim.Optimizer, *_: object) -> None:
+        seen.extend((group["lr"], group["weight_decay"]) for group in optimiser.param_groups)
+
+    protocol = Attentive(rates=(0.5,), epochs=3, batch=20)
+    with register_optimizer_step_post_hook(note):
+        train_probes(Given(60, 0), np.arange(60), (0.5,), protocol)
+    fallen = [0.25 * (1 + math.cos(math.pi * step / 9)) for step in range(9)]
+    assert [rate for rate, _ in seen] == pytest.approx(fallen)
+    assert {decay for _, decay in seen} == {0.001}
 
 
 def test_patches_are_normed_once_over_images_and_places():
