@@ -15,7 +15,6 @@ import torch
 from benchmarks.scale_data import SAMPLES
 from benchmarks.scale_world import IMAGES, PACKED, STORE, extraction, opened_world
 from benchmarks.virtual_store import Bucket, open_bucket
-from milan_pipeline.codecs import fitting
 from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.interrupts import StopRequest
@@ -136,7 +135,7 @@ class _Alike(dict[str, bytes]):
 def transcode_high(sizes: Sizes) -> Iterator[Measured]:
     """Fit `high` to a store of ImageNet-sized float16 units, and encode a part of one with it.
 
-    k-means has one round, since each takes as much memory as the first.
+    Each search has one round, since each takes as much memory as the first.
     """
     codec, url = make_codec("float16"), "virtual://transcoding/float16"
     with open_bucket("transcoding") as bucket:
@@ -154,7 +153,13 @@ def transcode_high(sizes: Sizes) -> Iterator[Measured]:
 
         def transcode() -> None:
             spec = parse_codec("high").for_width(512)
-            with unittest.mock.patch.object(fitting, "ROUNDS", 1):
+            with contextlib.ExitStack() as stack:
+                for rounds in (
+                    "fitting_kinds.ROUNDS",
+                    "fitting_kinds.NESTED_ROUNDS",
+                    "clusters.ROUNDS",
+                ):
+                    stack.enter_context(unittest.mock.patch(f"milan_pipeline.codecs.{rounds}", 1))
                 high = new_codec(url, units, codec, spec, StopRequest())
             recode = Recoder(source=codec, target=high, device=torch.device("cpu"))
             recode(open_unit(url, *units[0]), range(64))

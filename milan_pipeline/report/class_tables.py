@@ -131,4 +131,4 @@ def _most(classes: int) -> str:
 
 
 def _anchor(name: str, of: str) -> str:
-    return f"{name}-{of.encode().hex()}" if of else name
+    return f"{name}-{of.encode(errors='surrogateescape').hex()}" if of else name

@@ -29,6 +29,9 @@ def test_many_classes_have_their_most_frequent_mistakes(tmp_path: Path) -> None:
     assert list(classes.rows[0])[:3] == ["0", "4", "25.00%"]
     assert (len(classes.rows), "50 of 60" in classes.words) == (50, True)
     assert mistakes.rows == [["0", "7", "3"], ["1", "9", "1"]]
+    assert [table.anchor for table in class_tables(found, "k\udce4")] == [
+        "classes-206f66206be4", "confusion-206f66206be4",
+    ]  # fmt: skip
 
 
 def test_a_segmenters_classes_have_their_iou(tmp_path: Path) -> None:
