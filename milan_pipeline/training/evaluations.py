@@ -77,27 +77,21 @@ class Evaluations:
         """Have today's images be those that were scored last, if there are scores on them."""
         _write(self._path, [*self._of_others(), *self.of_today()])
 
+    def forget_after(self, step: int) -> None:
+        """Drop the rows of later steps on today's images, which are scored again.
+
+        Those of other images stay, as do the best weights that they chose.
+        """
+        today = self.of_today()
+        kept = [row for row in today if row["step"] <= step]
+        if len(kept) < len(today):
+            _write(self._path, [*self._of_others(), *kept])
+
     def _of_others(self) -> list[dict[str, Any]]:
         return [row for row in self.rows() if row["val"] != self.val]
 
     def _best_of(self, rows: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
         return max(rows, key=lambda row: row[self._key], default=None)
-
-
-def forget_after(folder: Path, step: int) -> None:
-    """Drop the rows of a run's steps after one, since these are trained and scored again.
-
-    Args:
-        folder: of the run, which may keep no scores.
-        step: the last one whose row is kept.
-
-    Raises:
-        DataError: the file is damaged.
-    """
-    rows = _read(folder / EVALUATIONS)
-    kept = [row for row in rows if row["step"] <= step]
-    if len(kept) < len(rows):
-        _write(folder / EVALUATIONS, kept)
 
 
 def _read(path: Path, *, key: str | None = None) -> list[dict[str, Any]]:

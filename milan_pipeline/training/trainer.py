@@ -63,6 +63,9 @@ class Task(Protocol[BatchT_contra]):
 class Validator(Protocol):
     """What scores the model on the way; every process makes the same calls."""
 
+    def resume(self, step: int) -> None:
+        """Forget the scores of later steps, since these are trained and scored again."""
+
     def is_due(self, step: int) -> bool:
         """Tell whether the model is to be scored after a step; it may have been already."""
 
@@ -187,6 +190,8 @@ class Trainer(Generic[BatchT]):
             contextlib.closing(batches_from(range(first, total))) as host_batches,
             bar,
         ):
+            if validator is not None:
+                validator.resume(first)
             if validator is not None and validator.is_due(first):
                 self._validate(first, folder, validator, stop)
             batches = on_device(host_batches, DeviceCopies(self._device))
