@@ -3,9 +3,10 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from milan_pipeline import storage
+from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.schema import Count, DocumentError, conforming, parsed
 from milan_pipeline.errors import DataError
 
@@ -92,6 +93,23 @@ class Evaluations:
 
     def _best_of(self, rows: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
         return max(rows, key=lambda row: row[self._key], default=None)
+
+
+class Validator(Protocol):
+    """What scores the model on the way; every process makes the same calls."""
+
+    def resume(self, step: int) -> None:
+        """Forget the scores of later steps, since these are trained and scored again."""
+
+    def is_due(self, step: int) -> bool:
+        """Tell whether the model is to be scored after a step; it may have been already."""
+
+    def validate(self, step: int, stop: StopRequest, show: ShowScores) -> None:
+        """Score the model, `show` the step and its scores by name, and keep them then.
+
+        Raises:
+            InterruptedRunError: a stop signal came to any process.
+        """
 
 
 def _read(path: Path, *, key: str | None = None) -> list[dict[str, Any]]:

@@ -119,7 +119,7 @@ class Validation:
         return Evaluations(self.folder, key=self.evaluator.key, val=self.val)
 
     def is_due(self, step: int) -> bool:
-        """Tell whether the model is to be scored after a step; see `trainer.Validator`."""
+        """Tell whether the model is to be scored after a step; see `evaluations.Validator`."""
         if step == 0 or not (step >= self.total or self.scheduled(step)):
             return False
         return bool(self.world.most(self.world.leads and not self._is_scored(step)))
@@ -131,12 +131,12 @@ class Validation:
         return theirs and evaluations.at(step) is not None
 
     def resume(self, step: int) -> None:
-        """Forget what is trained and scored again; see `trainer.Validator`."""
+        """Forget what is trained and scored again; see `evaluations.Validator`."""
         if self.world.leads:
             self.evaluations.forget_after(step)
 
     def validate(self, step: int, stop: StopRequest, show: ShowScores) -> None:
-        """Score the model after a step; see `trainer.Validator`."""
+        """Score the model after a step; see `evaluations.Validator`."""
         began = time.monotonic()
         share_buffers(self.model, self.world)
         partial = PartialScores(folder=self.folder, step=step, val=self.val, world=self.world)
