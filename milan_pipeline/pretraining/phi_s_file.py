@@ -126,6 +126,15 @@ def stated_phi_s(common: Mapping[str, Any], folder: str) -> Stated | None:
         ) from error
 
 
+def has_file(folder: str, stated: Stated) -> bool:
+    """Tell whether the file of a folder is there, as it was stated."""
+    try:
+        data = storage.read_bytes(storage.join(folder, PHI_S_FILE))
+    except MissingDataError:
+        return False
+    return hashlib.sha256(data).hexdigest() == stated["sha256"]
+
+
 def read_phi_s(folder: str, common: Mapping[str, Any]) -> PhiS:
     """Read PHI-S of target shards.
 

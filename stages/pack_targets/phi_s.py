@@ -9,7 +9,13 @@ from typing import Any
 from milan_pipeline import storage
 from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.core.interrupts import StopRequest
-from milan_pipeline.pretraining.phi_s_file import PHI_S, sample_hash, stated_phi_s, write_phi_s
+from milan_pipeline.pretraining.phi_s_file import (
+    PHI_S,
+    has_file,
+    sample_hash,
+    stated_phi_s,
+    write_phi_s,
+)
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.shards.manifest import MANIFEST_NAME, read_manifest
 from milan_pipeline.stages.pack_targets.command import PackTargets
@@ -23,6 +29,8 @@ Units = Iterable[tuple[Unit, AnyMark]]
 def known_phi_s(folder: str, identity: Identity, units: Units) -> dict[str, Any]:
     """Return what the manifest of shards says of PHI-S, as far as it holds for these units.
 
+    It does not hold where its file is missing or damaged.
+
     Args:
         folder: of the shards.
         identity: of the shards as they will be.
@@ -32,7 +40,11 @@ def known_phi_s(folder: str, identity: Identity, units: Units) -> dict[str, Any]
         return {}
     common = read_manifest(folder, lambda _: None, kind="targets", allow_unfinished=True).common
     stated = stated_phi_s(common, folder)
-    holds = stated is not None and stated["sample"] == sample_hash(identity, units)
+    holds = (
+        stated is not None
+        and stated["sample"] == sample_hash(identity, units)
+        and has_file(folder, stated)
+    )
     return {PHI_S: dict(common[PHI_S])} if holds else {}
 
 
@@ -52,14 +64,17 @@ def settled_phi_s(
 ) -> dict[str, Any]:
     """Return what the manifest is to say of PHI-S, which is fitted if it is asked for.
 
+    With --phi-s and --overwrite it is fitted anew.
+
     Raises:
         ConfigError: it cannot be fitted to targets of this width.
         DataError: there are no targets to fit it to, or some are damaged or not finite.
         InterruptedRunError: a stop was asked for.
     """
-    known = known_phi_s(config.out, identity, units)
-    if known or not config.phi_s:
-        return known
+    if not (config.phi_s and config.overwrite):
+        known = known_phi_s(config.out, identity, units)
+        if known or not config.phi_s:
+            return known
     own = read_store_codec(config.targets, source)
     sample = sample_hash(identity, units)
     return {

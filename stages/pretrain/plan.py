@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from milan_pipeline.provenance.record import read_record
 from milan_pipeline.provenance.run_state import CONFIG_NAME
 from milan_pipeline.stages.pretrain.command import Pretrain
 from milan_pipeline.stages.pretrain.teachers import (
+    same_weights,
     target_folders,
     target_weights,
     warn_of_lost_lengths,
@@ -182,8 +183,10 @@ def _settled(config: Pretrain, device: torch.device) -> tuple[Pretrain, RunData 
     warmup = config.warmup_epochs
     chosen: dict[str, Any] = dict(config.choices())
     if isinstance(data, RunData) and len(data.teachers) > 1:
-        weights = target_weights(config.target_weight, [each.name for each in data.teachers])
-        chosen["target_weight"] = tuple(f"{name}={weight}" for name, weight in weights.items())
+        names, recorded = [each.name for each in data.teachers], _recorded(config)
+        chosen["target_weight"] = same_weights(
+            config.target_weight, recorded.get("target_weight", ()), names
+        )
         if chosen["masking"] == "semantic":
             chosen["prior_from"] = data.prior_from
     settled = dataclasses.replace(
@@ -204,10 +207,15 @@ def _draws_by_recorded_prior(config: Pretrain) -> bool:
 
     With another masking or other teachers it is another run, which its record says.
     """
-    previous = read_record(storage.join(config.out, CONFIG_NAME)) or {"content": {}}
     names = target_folders(config.targets)
-    known = len(names) > 1 and previous["content"].get("prior_from") in names
+    known = len(names) > 1 and _recorded(config).get("prior_from") in names
     return known and config.choices()["masking"] == "semantic"
+
+
+def _recorded(config: Pretrain) -> Mapping[str, Any]:
+    """Return the options of an earlier part of the run; none if there is no record."""
+    previous = read_record(storage.join(config.out, CONFIG_NAME))
+    return previous["content"] if previous else {}
 
 
 def require_residual(config: Pretrain, *, asked: str) -> None:

@@ -1,5 +1,6 @@
 """What `pretrain` is told of its teachers: --targets, --target-weight and --prior-from."""
 
+import contextlib
 import math
 import os
 import re
@@ -84,6 +85,26 @@ def target_weights(weights: Sequence[str], names: Sequence[str]) -> dict[str, fl
                 "out its --targets"
             )
     return dict(sorted((dict.fromkeys(names, 1.0) | found).items()))
+
+
+def same_weights(
+    weights: Sequence[str], recorded: Sequence[str], names: Sequence[str]
+) -> tuple[str, ...]:
+    """Return weights as a run's record has them if they mean the same; else those that are not 1.
+
+    Args:
+        weights: see `target_weights`.
+        recorded: those of an earlier part of the run; none if there is no record.
+        names: of the teachers.
+
+    Raises:
+        ConfigError: see `target_weights`; it is not raised for those that are recorded.
+    """
+    found = target_weights(weights, names)
+    with contextlib.suppress(ConfigError):  # recorded for other teachers
+        if target_weights(recorded, names) == found:
+            return tuple(recorded)
+    return tuple(f"{name}={weight}" for name, weight in found.items() if weight != 1)
 
 
 def warn_of_lost_lengths(codecs: Mapping[str, str]) -> None:

@@ -162,8 +162,12 @@ class StoreParts:
 
 
 def _extraction(config: Verify, recorded: dict[str, Any]) -> ExtractTargets:
-    """Rebuild the options of the last extraction; options that were given here replace them."""
-    known = {field.name for field in dataclasses.fields(ExtractTargets)}
+    """Rebuild the options of the last extraction; options that were given here replace them.
+
+    The codec is not among them: the identity has it, and this version may no longer know the one
+    that was extracted with.
+    """
+    known = {field.name for field in dataclasses.fields(ExtractTargets)} - {"codec"}
     values = {name: value for name, value in recorded.items() if name in known}
     if config.teacher is not None:
         values |= {"teacher": config.teacher, "pretrained": config.pretrained}

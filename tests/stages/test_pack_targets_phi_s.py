@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from milan_pipeline.pretraining.phi_s_file import PHI_S_FILE
 from milan_pipeline.shards.manifest import load_manifest
 from tests.support.cli import run_cli
 
@@ -33,6 +34,12 @@ def test_it_is_fitted_beside_the_shards_that_are_there(
         run_cli(*words, *more)
         assert "nothing to do, 6 shards are there" in capsys.readouterr().out
     assert load_manifest(str(out), kind="targets").common["phi_s"] == stated
+    place = out / PHI_S_FILE
+    whole = place.read_bytes()
+    for damage in (place.unlink, lambda: place.write_bytes(whole[:-1])):
+        damage()
+        run_cli(*words, "--phi-s")
+        assert place.read_bytes() == whole
 
 
 def test_that_of_other_targets_does_not_stay(target_store: Path, out: Path) -> None:

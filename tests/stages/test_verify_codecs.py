@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from milan_pipeline.stages.verify.command import Verify
+from milan_pipeline.stages.verify.store import _extraction
 from tests.support.cli import extract_targets, run_cli
 from tests.support.damage import UNIT, change, flip_bit, open_unit, verify
 from tests.support.stores import files_and_times, values_of
@@ -108,3 +110,8 @@ def test_transcoding_from_a_plain_codec_is_no_loss_unknown(
     assert 0.99 < found["live"]["worst"] <= 1
     assert found["codec_cosines"]["mean"] < 0.99
     assert "went through" not in said
+
+
+def test_a_store_may_have_been_extracted_with_a_codec_that_is_no_longer_known() -> None:
+    recorded = {"images": "i", "out": "t", "teacher": "ViT-B-16", "codec": "vector:ratio=8"}
+    assert _extraction(Verify(store="s"), recorded).teacher == "ViT-B-16"

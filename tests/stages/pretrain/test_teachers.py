@@ -1,11 +1,13 @@
 """What `--targets`, `--target-weight` and `--prior-from` may say."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from milan_pipeline.errors import ConfigError, MismatchError
+from milan_pipeline.provenance.identity import content_hash
 from milan_pipeline.stages.pretrain.command import Pretrain
 from milan_pipeline.stages.pretrain.plan import plan
 from milan_pipeline.stages.pretrain.teachers import (
@@ -92,6 +94,20 @@ def test_a_run_keeps_the_prior_it_began_with(planned):
     began.record.begin()
     assert planned().config.prior_from == "dino"
     assert not planned(target_weight=("dino=1",)).is_done  # the default, so it is the same run
+
+
+@pytest.mark.parametrize("written", [(), ("dino=1",), ("clip=1.0", "dino=1.0"), ("dino=.5",)])
+def test_a_run_goes_on_with_the_weights_that_an_older_version_recorded(written, planned, tmp_path):
+    planned().record.begin()
+    place = tmp_path / "run" / "config.json"
+    known = json.loads(place.read_text())
+    known["content"]["target_weight"] = written
+    del known["sha256"]
+    place.write_text(json.dumps(known | {"sha256": content_hash(known)}))
+    now = planned(target_weight=("dino=0.5",) if written == ("dino=.5",) else ())
+    assert now.record.previous_state() is not None
+    with pytest.raises(MismatchError, match="target_weight is"):
+        planned(target_weight=("dino=3",)).record.previous_state()
 
 
 @pytest.mark.parametrize(
