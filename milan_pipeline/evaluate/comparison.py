@@ -12,7 +12,7 @@ from milan_pipeline.core.console import named_lines
 from milan_pipeline.evaluate.accuracies import accuracy_text, interval_text
 from milan_pipeline.evaluate.dense_protocol import card_of
 from milan_pipeline.evaluate.scores_file import Result, own_content
-from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.provenance.identity import content_hash, short_fingerprint
 
 STAGES = ("probe", "finetune", "segment")
 METRICS = (
@@ -21,7 +21,6 @@ METRICS = (
 )  # fmt: skip
 # These have columns of their own, or none.
 NOT_SETTINGS = ("encoder", "random_init", "seed")
-FINGERPRINT_DIGITS = 8
 RESOLUTION = "resolution"
 
 
@@ -204,7 +203,7 @@ def _settings(result: Result) -> dict[str, Any]:
     content = own_content(result.content, result.inputs)
     settings = {name: value for name, value in content.items() if name not in NOT_SETTINGS}
     inputs = {name: value for name, value in result.inputs.items() if name not in NOT_SETTINGS}
-    settings |= {name: str(value)[:FINGERPRINT_DIGITS] for name, value in inputs.items()}
+    settings |= {name: short_fingerprint(str(value)) for name, value in inputs.items()}
     # Of a dense protocol, what no option tells: it comes with the encoder.
     card = card_of(result)
     return settings if card is None else settings | {RESOLUTION: card.get(RESOLUTION)}

@@ -2,7 +2,7 @@
 
 Published figures of one encoder differ by points where only the resolution of the masks differs.
 So a stage that names the class of pixels writes a card, in one form, as `protocol` into its
-`scores.json`. Cards that differ make their figures incomparable.
+``scores.json`. Cards that differ in how they score make their figures incomparable.
 """
 
 import dataclasses
@@ -13,6 +13,8 @@ from milan_pipeline.evaluate.scores_file import Result
 
 PROTOCOL = "protocol"
 """The name of the card in `scores.json`."""
+MODEL_FIELDS = ("encoder", "training")
+"""What a card tells of how the model came about, not of how it was scored."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,14 @@ def card_of(result: Result) -> dict[str, Any] | None:
     return card if isinstance(card, dict) else None
 
 
+def scoring_of(result: Result) -> dict[str, Any] | None:
+    """Return the card without how the model came about, in which compared models may differ."""
+    card = card_of(result)
+    if card is None:
+        return None
+    return {name: value for name, value in card.items() if name not in MODEL_FIELDS}
+
+
 def card_line(card: dict[str, Any]) -> str:
     """Write a card as one line."""
     return "; ".join(f"{_words(name)}: {_text(value)}" for name, value in card.items())
@@ -95,14 +105,14 @@ def warnings_of_protocols(results: Iterable[Result]) -> list[str]:
     """
     by_metric: dict[str, list[dict[str, Any]]] = {}
     for result in results:
-        if (card := card_of(result)) is not None:
+        if (card := scoring_of(result)) is not None:
             for metric in result.metrics:
                 if "miou" in metric and not metric.startswith("best-"):
                     by_metric.setdefault(metric, []).append(card)
     differing = {metric: differing_fields(cards) for metric, cards in by_metric.items()}
     return [
         f"{metric}: protocols of the rows differ ({', '.join(map(_words, fields))}); compare only "
-        "rows with one protocol, which scores.json tells"
+        "rows with the same protocol, as scores.json has it"
         for metric, fields in differing.items()
         if fields
     ]

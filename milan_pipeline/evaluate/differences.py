@@ -15,16 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_pipeline.evaluate.comparison import Row, metric_names, near
-from milan_pipeline.evaluate.dense_protocol import card_of
+from milan_pipeline.evaluate.dense_protocol import scoring_of
 from milan_pipeline.evaluate.intervals import LEVEL, Interval, difference, mcnemar
 from milan_pipeline.evaluate.per_image import answers_of, counts_of
-from milan_pipeline.evaluate.resampling import (
-    TRUTH,
-    ious,
-    mean_known,
-    miou_difference,
-    resampled_mious,
-)
+from milan_pipeline.evaluate.resampling import TRUTH, miou_difference, resampled_mious
 from milan_pipeline.evaluate.scores_file import Result
 
 SCORED = ("test", "val")
@@ -56,8 +50,8 @@ class Tie:
 def ties(rows: Sequence[Row]) -> list[Tie]:
     """Return the pairs of rows that are not told apart, by metric and score.
 
-    Only rows of one stage, one result, the same scored images and, if any, the same dense protocol
-    are compared, by the metrics that both have an interval of or kept answers to.
+    Only rows of one stage, one result, the same scored images and, if any, the same way to score
+    pixels are compared, by the metrics that both have an interval of or kept answers to.
 
     Args:
         rows: of `comparison.rows_of`.
@@ -108,9 +102,9 @@ class _Kept:
         found: ValueT | None = self._found[key]
         return found
 
-    def mious(self, result: Result) -> NDArray[np.float64] | None:
+    def mious(self, result: Result, metric: str) -> NDArray[np.float64] | None:
         """Return `resampled_mious` of what a result counted."""
-        counts_N3Y = self.of(counts_of, result)
+        counts_N3Y = self.of(counts_of, result, metric)
         return None if counts_N3Y is None else resampled_mious(counts_N3Y)
 
 
@@ -121,7 +115,7 @@ def _scored(result: Result) -> Any:
 
 def _alike(result: Result) -> Any:
     """Return what two results must have in common to be compared."""
-    return result.stage, _scored(result), card_of(result)
+    return result.stage, _scored(result), scoring_of(result)
 
 
 def _tie(metric: str, better: Result, other: Result, kept: _Kept) -> Tie | None:
@@ -147,19 +141,9 @@ def _paired_miou(metric: str, better: Result, other: Result, kept: _Kept) -> Int
     """Return the interval of the difference if this is mIoU and both kept the same truth."""
     if "miou" not in metric or metric.startswith("best-"):
         return None
-    both = [kept.of(counts_of, result) for result in (better, other)]
-    counts = [
-        c
-        for c, r in zip(both, (better, other), strict=True)
-        if c is not None and _fits(c, r, metric)
-    ]
+    both = (better, other)
+    counts = [c for r in both if (c := kept.of(counts_of, r, metric)) is not None]
     if len(counts) < 2 or not np.array_equal(counts[0][:, TRUTH], counts[1][:, TRUTH]):
         return None
-    draws = [kept.of(kept.mious, result) for result in (better, other)]
+    draws = [kept.of(kept.mious, result, metric) for result in both]
     return None if draws[0] is None or draws[1] is None else miou_difference(draws[0], draws[1])
-
-
-def _fits(counts_N3Y: Any, result: Result, metric: str) -> bool:
-    """Tell whether counts give this mIoU: others are of other weights."""
-    miou = 100 * float(mean_known(ious(counts_N3Y.sum(axis=0, dtype=np.int64))))
-    return abs(miou - result.metrics[metric]) < 1e-6

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from milan_pipeline import storage
 from milan_pipeline.errors import MissingDataError, StorageError
 from milan_pipeline.evaluate.accuracies import accuracy
-from milan_pipeline.evaluate.resampling import Counts
+from milan_pipeline.evaluate.resampling import Counts, ious, mean_known
 from milan_pipeline.evaluate.scores_file import Result
 
 ANSWERS, COUNTS = "answers.npy", "counts.npy"
@@ -62,12 +62,17 @@ def answers_of(result: Result, metric: str) -> tuple[NDArray[np.int64], NDArray[
     return (labels_N, answers_N) if same else None
 
 
-def counts_of(result: Result) -> Counts | None:
-    """Return each image's pixels (N, 3, Y); None where they are not kept."""
+def counts_of(result: Result, metric: str) -> Counts | None:
+    """Return each image's pixels (N, 3, Y) behind a mIoU; None where they are not kept.
+
+    Counts that do not give this mIoU are of other weights or images, and count as not kept.
+    """
     counts_N3Y = _read(result, COUNTS)
     if counts_N3Y is None or counts_N3Y.shape[1:-1] != (3,) or counts_N3Y.dtype.kind != "i":
         return None
-    return counts_N3Y.astype(np.int32)
+    miou = 100 * float(mean_known(ious(counts_N3Y.sum(axis=0, dtype=np.int64))))
+    same = abs(miou - result.metrics[metric]) < 1e-6
+    return counts_N3Y.astype(np.int32) if same else None
 
 
 def _columns(rows_N: NDArray[Any]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypedDict
 
@@ -34,6 +35,7 @@ class _Stated(TypedDict):
     identity_hash: str
 
 
+FINGERPRINT_DIGITS = 8
 LONGEST = 200
 """Characters of a record that a message repeats."""
 TRANSCODED_FROM = "transcoded_from"
@@ -83,6 +85,15 @@ def content_hash(document: Mapping[str, Any]) -> str:
     """Hash any JSON mapping, whatever the order of its keys."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def short_fingerprint(text: str) -> str:
+    """Return a fingerprint of images in 8 digits: the first ones, or those of a hash of a text.
+
+    Shards have a hash already; of folders the text begins with a number of images.
+    """
+    is_hash = re.fullmatch("[0-9a-f]+", text) is not None
+    return (text if is_hash else content_hash({"fingerprint": text}))[:FINGERPRINT_DIGITS]
 
 
 def stated_identity(document: Mapping[str, Any], *, what: str) -> Identity:

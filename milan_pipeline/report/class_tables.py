@@ -30,7 +30,7 @@ def class_tables(result: Result, run: str) -> Iterator[Table]:
     """
     names, of = result.extras.get("class_names") or [], f" of {run}" if run else ""
     answers = answers_of(result, "top1") if "top1" in result.metrics else None
-    counts_N3Y = counts_of(result)
+    counts_N3Y = counts_of(result, "miou") if "miou" in result.metrics else None
     if answers is not None:
         confusion_YY = confusion(*answers, classes=len(names))
         yield _accuracies(confusion_YY, names, of)

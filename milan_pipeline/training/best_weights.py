@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from milan_pipeline import storage
+from milan_pipeline.provenance.identity import short_fingerprint
 from milan_pipeline.storage.checksums import SUFFIX
 from milan_pipeline.training.evaluations import BEST, Evaluations
 
 
 def name_of_others(val: str) -> str:
     """Return the name of the best weights on images that are not today's, by their fingerprint."""
-    return f"{BEST}-{val[:8]}"
+    return f"{BEST}-{short_fingerprint(val)}"
 
 
 def take_up_best(folder: Path, evaluations: Evaluations) -> None:

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from milan_pipeline import storage
+from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.schema import Count, DocumentError, conforming, parsed
 from milan_pipeline.errors import DataError
 
@@ -77,6 +78,16 @@ class Evaluations:
         """Have today's images be those that were scored last, if there are scores on them."""
         _write(self._path, [*self._of_others(), *self.of_today()])
 
+    def forget_after(self, step: int) -> None:
+        """Drop the rows of later steps on today's images, which are scored again.
+
+        Those of other images stay, as do the best weights that they chose.
+        """
+        today = self.of_today()
+        kept = [row for row in today if row["step"] <= step]
+        if len(kept) < len(today):
+            _write(self._path, [*self._of_others(), *kept])
+
     def _of_others(self) -> list[dict[str, Any]]:
         return [row for row in self.rows() if row["val"] != self.val]
 
@@ -84,20 +95,21 @@ class Evaluations:
         return max(rows, key=lambda row: row[self._key], default=None)
 
 
-def forget_after(folder: Path, step: int) -> None:
-    """Drop the rows of a run's steps after one, since these are trained and scored again.
+class Validator(Protocol):
+    """What scores the model on the way; every process makes the same calls."""
 
-    Args:
-        folder: of the run, which may keep no scores.
-        step: the last one whose row is kept.
+    def resume(self, step: int) -> None:
+        """Forget the scores of later steps, since these are trained and scored again."""
 
-    Raises:
-        DataError: the file is damaged.
-    """
-    rows = _read(folder / EVALUATIONS)
-    kept = [row for row in rows if row["step"] <= step]
-    if len(kept) < len(rows):
-        _write(folder / EVALUATIONS, kept)
+    def is_due(self, step: int) -> bool:
+        """Tell whether the model is to be scored after a step; it may have been already."""
+
+    def validate(self, step: int, stop: StopRequest, show: ShowScores) -> None:
+        """Score the model, `show` the step and its scores by name, and keep them then.
+
+        Raises:
+            InterruptedRunError: a stop signal came to any process.
+        """
 
 
 def _read(path: Path, *, key: str | None = None) -> list[dict[str, Any]]:

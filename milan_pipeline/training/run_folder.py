@@ -24,7 +24,6 @@ from milan_pipeline.training.checkpoints import (
     prune_checkpoints,
     take_snapshot,
 )
-from milan_pipeline.training.evaluations import forget_after
 from milan_pipeline.training.optim import MovingAverage
 from milan_pipeline.training.run_log import NoLog, RunLog, on_disk
 
@@ -85,7 +84,6 @@ class RunFolder:
     ) -> contextlib.AbstractContextManager["RunLog | NoLog"]:
         if not self.world.leads:
             return contextlib.nullcontext(NoLog())
-        forget_after(self.path, first)
         return RunLog(self.path, resume_step=first, wandb=wandb)
 
 

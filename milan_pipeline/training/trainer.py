@@ -26,7 +26,7 @@ from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import Reporter, reporting
 from milan_pipeline.provenance.run_state import write_state
 from milan_pipeline.training.compiling import compile_blocks, explained_compiler
-from milan_pipeline.training.evaluations import ShowScores
+from milan_pipeline.training.evaluations import Validator
 from milan_pipeline.training.meter import Losses, Meter, PartedLoss, named, trained
 from milan_pipeline.training.optim import MovingAverage, clip_gradients, set_learning_rate
 from milan_pipeline.training.run_folder import OpenRun, RunFolder, run_lock
@@ -57,20 +57,6 @@ class Task(Protocol[BatchT_contra]):
             data: this process's part of a global batch.
             part: the samples of it to use.
             step: from 1; all random draws are a function of it.
-        """
-
-
-class Validator(Protocol):
-    """What scores the model on the way; every process makes the same calls."""
-
-    def is_due(self, step: int) -> bool:
-        """Tell whether the model is to be scored after a step; it may have been already."""
-
-    def validate(self, step: int, stop: StopRequest, show: ShowScores) -> None:
-        """Score the model, `show` the step and its scores by name, and keep them then.
-
-        Raises:
-            InterruptedRunError: a stop signal came to any process.
         """
 
 
@@ -187,6 +173,8 @@ class Trainer(Generic[BatchT]):
             contextlib.closing(batches_from(range(first, total))) as host_batches,
             bar,
         ):
+            if validator is not None:
+                validator.resume(first)
             if validator is not None and validator.is_due(first):
                 self._validate(first, folder, validator, stop)
             batches = on_device(host_batches, DeviceCopies(self._device))

@@ -119,14 +119,24 @@ class Validation:
         return Evaluations(self.folder, key=self.evaluator.key, val=self.val)
 
     def is_due(self, step: int) -> bool:
-        """Tell whether the model is to be scored after a step; see `trainer.Validator`."""
+        """Tell whether the model is to be scored after a step; see `evaluations.Validator`."""
         if step == 0 or not (step >= self.total or self.scheduled(step)):
             return False
-        is_new = self.world.leads and self.evaluations.at(step) is None
-        return bool(self.world.most(is_new))
+        return bool(self.world.most(self.world.leads and not self._is_scored(step)))
+
+    def _is_scored(self, step: int) -> bool:
+        """Tell whether a step has scores and, after the last one, the files that belong to them."""
+        evaluations = self.evaluations
+        theirs = step < self.total or evaluations.last_scored() == self.val
+        return theirs and evaluations.at(step) is not None
+
+    def resume(self, step: int) -> None:
+        """Forget what is trained and scored again; see `evaluations.Validator`."""
+        if self.world.leads:
+            self.evaluations.forget_after(step)
 
     def validate(self, step: int, stop: StopRequest, show: ShowScores) -> None:
-        """Score the model after a step; see `trainer.Validator`."""
+        """Score the model after a step; see `evaluations.Validator`."""
         began = time.monotonic()
         share_buffers(self.model, self.world)
         partial = PartialScores(folder=self.folder, step=step, val=self.val, world=self.world)

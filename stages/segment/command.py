@@ -48,6 +48,7 @@ class Segment(LabelledOptions):
         None,
         help="Text file with the name of a class in each line, in the order of their numbers; "
         "default: none, with --eval-only those of the segmenter.",
+        role="execution",
         group="Input",
         look=inputs.place,
     )

@@ -39,7 +39,11 @@ STEPS, WARMUP_STEPS = 160_000, 1500
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SegmentPlan(LabelledPlan[Segment]):
-    """A run with nothing left open."""
+    """A run with nothing left open.
+
+    Attributes:
+        names: of the classes, as they were when the run was planned.
+    """
 
     last, key = "segmenter", SegmentationEvaluator.key
 
@@ -66,10 +70,12 @@ class SegmentPlan(LabelledPlan[Segment]):
         )
         return model, description
 
+    names: tuple[str, ...]
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes; none where nobody gave them."""
-        return class_names(self.config)
+        return self.names
 
     @property
     def schedule_steps(self) -> int:
@@ -185,7 +191,8 @@ def plan(config: Segment, device: torch.device, *, world: World | None = None) -
     require_recorded(config.folder)
     config = settled(with_frozen_choices(config, "batch_size", "lanes", "precision"), device)
     labels_of(config)  # or say what is wrong with --classes
-    class_names(config)  # or with --class-names
+    names = class_names(config)
     tables = open_tables(config, kind="mask", world=world)
     size = config.image_size
-    return SegmentPlan(**settled_parts("segment", config, tables, PUBLISHED_BATCH, size))
+    parts = settled_parts("segment", config, tables, PUBLISHED_BATCH, size)
+    return SegmentPlan(**parts, names=names)

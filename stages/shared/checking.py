@@ -73,7 +73,7 @@ def warn_of_other_scores(validation: Validation, place: str) -> None:
     if other:
         warn(
             f"--val {place} has changed since {other} of the evaluations in {validation.folder}: "
-            "they stay in evaluations.jsonl, but for steps that are trained again, and the best "
+            "they stay in evaluations.jsonl, and the best "
             "weights on their images are kept as best-FINGERPRINT.safetensors; best.safetensors "
             "will be the best on today's images"
         )

@@ -32,13 +32,12 @@ from milan_pipeline.stages.shared.training_notes import tell_of_left_out, tell_o
 from milan_pipeline.stages.shared.training_options import ConfigT, Process, TrainingOptions
 from milan_pipeline.training.checkpoints import newest_checkpoint
 from milan_pipeline.training.ended import has_ended, require_a_beginning, warn_of_lost_best
-from milan_pipeline.training.evaluations import Evaluations
+from milan_pipeline.training.evaluations import Evaluations, Validator
 from milan_pipeline.training.meter import in_words
 from milan_pipeline.training.trainer import (
     Task,
     Trainer,
     TrainingConfig,
-    Validator,
     train_into,
 )
 

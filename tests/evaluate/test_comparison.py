@@ -75,6 +75,18 @@ def test_seeds_of_the_evaluation_are_one_row_and_other_options_are_not():
     assert fine.settings == {}
 
 
+def test_seeds_on_folders_of_equally_many_images_are_two_rows():
+    """Folders have no hash: their fingerprints begin with the number of images."""
+    results = [
+        result(
+            "a", seed, inputs={"val": f"8 images of 99 bytes (names {name})"}, metrics={"k": 1.0}
+        )
+        for seed, name in enumerate(("ab12", "cd34"))
+    ]
+    rows = rows_of(results, over_seeds=True)
+    assert len({row.settings["val"] for row in rows}) == 2
+
+
 def test_copies_of_a_result_count_once_over_seeds():
     copies = [result("a", folder="here"), result("a", folder="there"), result("a", 1)]
     (row,) = rows_of(copies, over_seeds=True)

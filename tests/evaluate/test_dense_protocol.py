@@ -52,6 +52,14 @@ def test_rows_of_other_protocols_are_told_of_and_not_called_equal():
     assert warnings_of_protocols([*alike, without]) == []
 
 
+def test_segmenters_of_other_recipes_are_compared_as_they_are_scored_alike():
+    """A pair that is not listed reads as one that differs."""
+    sweep = [scored(f"{rate}", details={"training": {"base_lr": rate}}) for rate in (0.1, 0.2)]
+    results = [*sweep, scored("scored only", encoder=None, details={"training": None})]
+    assert len(ties(rows_of(results))) == 3
+    assert warnings_of_protocols(results) == []
+
+
 def test_seeds_of_two_resolutions_are_two_rows():
     """Options are the same: the resolution of `probe --dense` is that of the encoder."""
     results = [

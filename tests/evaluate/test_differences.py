@@ -93,15 +93,16 @@ def test_answers_of_other_weights_are_not_used(tmp_path):
 
 
 def test_damaged_counts_are_not_used(tmp_path):
-    kept = dataclasses.replace(result("a"), folder=str(tmp_path))
+    kept = dataclasses.replace(result("a", metrics={"miou": 100.0}), folder=str(tmp_path))
     counts = np.ones((4, 3, 2), np.int32)
     for damaged in (*DAMAGED, *map(npy, (counts[0], counts[:, :2], counts[None], counts / 2))):
         (tmp_path / COUNTS).write_bytes(damaged)
-        assert counts_of(kept) is None
+        assert counts_of(kept, "miou") is None
     (tmp_path / COUNTS).write_bytes(npy(counts))
-    found = counts_of(kept)
+    found = counts_of(kept, "miou")
     assert found is not None
     assert np.array_equal(found, counts)
+    assert counts_of(dataclasses.replace(kept, metrics={"miou": 90.0}), "miou") is None
 
 
 def test_other_images_stages_and_settings_of_unknown_images_are_not_compared(tmp_path):

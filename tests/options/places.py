@@ -173,6 +173,11 @@ def names(_: Places, path: Path) -> None:
 
 
 @place
+def other_names(_: Places, path: Path) -> None:
+    path.write_text("roof\nroad\nriver\n", encoding="utf-8")
+
+
+@place
 def other_scenes(_: Places, path: Path) -> None:
     write_ade_tree(path, {"training": 6, "validation": 2}, first=1, block=5)
 

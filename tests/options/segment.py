@@ -31,7 +31,7 @@ SEGMENT = Table(
         random_init=Differs(True),
         allow_unfinished=Decides(True, given={"encoder": "{unfinished}"}, said="'running'; finish"),
         classes=Differs(4),
-        class_names=Differs("{names}"),
+        class_names=Place("{names_moved}", "{other_names}", given={"class_names": "{names}"}),
         ignore_index=Differs(2),
         reduce_zero_label=Differs(False, given={"classes": 4}),
         head=Differs("linear"),

@@ -54,3 +54,25 @@ def test_a_rename_that_was_cut_short_is_done_when_it_is_called_again(tmp_path):
     (tmp_path / "best.safetensors").replace(tmp_path / "best-01234567.safetensors")
     score(tmp_path, 20, 60.0, NEW)
     assert (best(tmp_path), best(tmp_path, "best-01234567")) == (20, 10)
+
+
+def test_folders_of_equally_many_images_have_best_weights_of_their_own(tmp_path):
+    """Folders have no hash: their fingerprints begin with the number of images."""
+    first, second = (f"8 images of 10175 bytes (names {name})" for name in ("ab12", "cd34"))
+    score(tmp_path, 10, 80.0, first)
+    for step, val in ((20, second), (20, first)):
+        score(tmp_path, step, 60.0, val)
+    assert best(tmp_path) == 10
+    (other,) = tmp_path.glob("best-*.safetensors")
+    assert (best(tmp_path, other.stem), " " in other.name) == (20, False)
+
+
+def test_best_weights_on_other_images_keep_their_row_where_steps_are_trained_again(tmp_path):
+    score(tmp_path, 10, 70.0, OLD)
+    score(tmp_path, 20, 80.0, OLD)
+    Evaluations(tmp_path, key="top1", val=NEW).forget_after(10)
+    score(tmp_path, 20, 60.0, NEW)
+    old = Evaluations(tmp_path, key="top1", val=OLD)
+    take_up_best(tmp_path, old)
+    assert old.best() == {"step": 20, "top1": 80.0, "val": OLD}
+    assert best(tmp_path) == 20

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from milan_pipeline.training.evaluations import Evaluations, forget_after
+from milan_pipeline.training.evaluations import Evaluations
 
 
 def evaluations(folder, val="v"):
@@ -29,17 +29,17 @@ def test_the_best_is_kept_and_the_first_of_equals_stays(tmp_path):
 
 
 def test_what_a_killed_process_did_after_its_checkpoint_is_done_again_and_counts_once(tmp_path):
-    forget_after(tmp_path, 4)
+    evaluations(tmp_path).forget_after(4)
     assert not (tmp_path / "evaluations.jsonl").exists()
     for step, score, val in ((4, 10.0, "v"), (8, 30.0, "v"), (8, 40.0, "w")):
         add(tmp_path, step, score, val)
-    forget_after(tmp_path, 8)
+    evaluations(tmp_path).forget_after(8)
     assert lines(tmp_path) == [(4, 10.0), (8, 30.0), (8, 40.0)]
-    forget_after(tmp_path, 4)
-    assert lines(tmp_path) == [(4, 10.0)]
+    evaluations(tmp_path).forget_after(4)
+    assert lines(tmp_path) == [(8, 40.0), (4, 10.0)]  # and not those of other images
     assert add(tmp_path, 8, 30.0)
     assert not add(tmp_path, 8, 9.0)  # in the place of the first
-    assert lines(tmp_path) == [(4, 10.0), (8, 9.0)]
+    assert lines(tmp_path) == [(8, 40.0), (4, 10.0), (8, 9.0)]
 
 
 def test_nothing_is_best_of_none(tmp_path):

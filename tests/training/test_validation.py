@@ -13,6 +13,7 @@ from milan_pipeline.cluster.world import World
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.order import StepClock
 from milan_pipeline.errors import InterruptedRunError
+from milan_pipeline.provenance.identity import short_fingerprint
 from milan_pipeline.training.optim import MovingAverage
 from milan_pipeline.training.validation import Validation, evaluating, until_stopped
 from tests.support.processes import run_world
@@ -124,7 +125,18 @@ def test_other_images_are_scored_again(tmp_path):
     again = validation_of(evaluator, tmp_path, val="mended")
     assert again.is_due(3)
     scored(again, 3)
-    assert (tmp_path / "best-v.safetensors").read_bytes() == b"the best on other images"
+    beside = tmp_path / f"best-{short_fingerprint('v')}.safetensors"
+    assert beside.read_bytes() == b"the best on other images"
+
+
+def test_the_last_step_is_scored_again_where_its_files_are_of_other_images(tmp_path):
+    """Answers of each image lie beside the scores, and are those of the last evaluation."""
+    evaluator = Evaluator(nn.Linear(1, 1, bias=False))
+    first, second = (validation_of(evaluator, tmp_path, val=val) for val in ("v", "w"))
+    for validation in (first, second):
+        scored(validation, 2)
+        scored(validation, 3)
+    assert (first.is_due(2), first.is_due(3), second.is_due(3)) == (False, True, False)
 
 
 def test_scores_are_shown_before_they_are_kept(tmp_path):

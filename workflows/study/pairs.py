@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_pipeline.evaluate.per_image import answers_of, counts_of
-from milan_pipeline.evaluate.resampling import ious, mean_known
+from milan_pipeline.evaluate.resampling import TRUTH, ious, mean_known
 from milan_pipeline.evaluate.scores_file import Result
 from workflows.study.results import Results
 from workflows.study.spec import Study
@@ -108,12 +108,14 @@ def _of_accuracies(
 
 
 def _of_miou(metric: str, both: Sequence[tuple[Result, Result]]) -> tuple[float, float] | None:
-    """Return the interval of a difference of mIoU; None if pixels were not kept."""
+    """Return the interval of a difference of mIoU; None if pixels of one truth were not kept."""
     if metric.partition("@")[0].removeprefix("knn-") != "miou":
         return None
-    kept = [[counts_of(result) for result in results] for results in both]
+    kept = [[counts_of(result, metric) for result in results] for results in both]
     counts = [each for results in kept for each in results if each is not None]
-    if len(counts) < 2 * len(both) or len({each.shape for each in counts}) > 1:
+    if len(counts) < 2 * len(both):
+        return None
+    if any(not np.array_equal(each[:, TRUTH], counts[0][:, TRUTH]) for each in counts):
         return None
     images, _, classes = counts[0].shape
 

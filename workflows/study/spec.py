@@ -237,7 +237,7 @@ def _problems(study: Study) -> Iterator[str]:
     """Yield what the types do not tell, with a remedy."""
     images = study.images
     if (images.scenes is None) == (images.train is None or images.test is None):
-        yield "images need either train and test, or scenes; give one of both"
+        yield "images need either train and test, or scenes; give one of the two"
     if not study.students:
         yield "students is empty; name one"
     if not study.seeds or len(set(study.seeds)) < len(study.seeds):

@@ -65,6 +65,7 @@ def test_the_classes_have_the_names_of_a_file(planned, tmp_path):
         (None, "cannot be read"),
     ):
         file.write_text(text) if text else file.unlink()
+        assert plan.built[1].classes == plan.class_names == ("sky", "tree trunk", "water")
         with pytest.raises(ConfigError, match=f"--class-names .*{said}"):
             planned(class_names=str(file))
 
