@@ -44,7 +44,8 @@ class ViewedPair(NamedTuple):
     Attributes:
         key: of the sample.
         view: number of the view, from 0.
-        pixels_CSS: (3, S, S) uint8, cut and resized as they were for the teacher.
+        pixels_CSS: (3, S, S) uint8, cut and resized as they were for the teacher. Where the teacher
+            saw clean views, these have the changes of colours that it did not see.
         tokens_ND: float32; a fitted codec keeps their directions, not their lengths.
         prior_L: float32, above zero.
     """

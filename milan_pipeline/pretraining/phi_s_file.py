@@ -19,7 +19,7 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.schema import Count, DocumentError, conforming
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
 from milan_pipeline.pretraining.phi_s import PhiS, fit_phi_s
-from milan_pipeline.provenance.identity import Identity, content_hash
+from milan_pipeline.provenance.identity import Identity, content_hash, recorded_targets
 from milan_pipeline.targets.codec_sample import stored_tokens
 from milan_pipeline.targets.units import AnyMark, Unit, unit_sha256
 
@@ -170,18 +170,29 @@ def keep_phi_s(run: Path, by_teacher: Mapping[str, PhiS]) -> None:
     storage.put_bytes(str(run / PHI_S_FILE), safetensors.torch.save(arrays))
 
 
-def kept_phi_s(run: Path) -> list[PhiS]:
-    """Return PHI-S of the teachers of a run, in the order of its heads; none where it has none.
+def kept_phi_s(run: Path, inputs: Mapping[str, Any]) -> list[PhiS]:
+    """Return PHI-S of the teachers of a run, in the order of its heads.
+
+    A run whose record has none may have the file of a run that was stopped before it began.
+
+    Args:
+        run: its folder.
+        inputs: of its record.
+
+    Returns:
+        An empty list if the record has none.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: the file is missing or damaged.
     """
+    if not any(PHI_S in part for part in recorded_targets(inputs).values()):
+        return []
     place = run / PHI_S_FILE
     try:
         arrays = safetensors.torch.load(storage.read_bytes(str(place)))
         names = sorted(name.rpartition("/")[0] for name in arrays if name.endswith("/mean"))
         return [PhiS(arrays[f"{name}/mean"], arrays[f"{name}/matrix"]) for name in names]
-    except MissingDataError:
-        return []
+    except MissingDataError as error:
+        raise DataError(f"{place} is missing; copy the run's folder again") from error
     except (safetensors.SafetensorError, KeyError) as error:
         raise DataError(f"{place} is damaged ({error}); copy the run's folder again") from error

@@ -145,8 +145,8 @@ def _notes(
     pixels = (
         "No pixels were read; --images gives them."
         if images is None
-        else "Views were cut from the image shards as the teacher saw them; each image's bytes "
-        "were checked against the hash that is stored with its target."
+        else f"Views were cut from the image shards {_as_seen(rows)}; each image's bytes were "
+        "checked against the hash that is stored with its target."
     )
     masks = "Masks are drawn by the prior as in training, where each run and epoch draws its own."
     nearest = (
@@ -165,7 +165,13 @@ def _notes(
     return [sampled, pixels, masks, nearest, fidelity]
 
 
+def _as_seen(rows: TargetRows) -> str:
+    if rows.identity["view_policy"].get("teacher_sees") == "clean":
+        return "with the changes of colours that a student sees, and the teacher did not see"
+    return "as the teacher saw them"
+
+
 def _views(images: str, rows: TargetRows) -> list[NDArray[np.uint8]]:
-    """Return the pixels that the teacher saw, with patches as large as the page shows them."""
+    """Return the pixels of stored views, with patches as large as the page shows them."""
     interpolation = stated_interpolation(rows.identity["preprocessing"])
     return list(ViewSource(images).views(rows, view_side(rows.grid), interpolation))

@@ -256,6 +256,7 @@ def train_into(
     *,
     record: StageRecord,
     prepared: Callable[[], None],
+    began: Callable[[], None] = lambda: None,
     finish: Callable[[dict[str, Any]], dict[str, Any]],
     validator: Validator | None = None,
 ) -> dict[str, Any]:
@@ -267,6 +268,7 @@ def train_into(
         stop: asked after each step.
         record: `config.json`.
         prepared: called when all are ready, before the first of them writes anything.
+        began: called in the first process alone, once the folder is its own and has the record.
         finish: given the trainer's counts, writes the results; returns the counts for the
             record. Called in the first process alone.
         validator: see `Trainer.train`.
@@ -281,6 +283,7 @@ def train_into(
     with run_lock(trainer.run), reporting(str(trainer.run), record.stage, stop) as reporter:
         # The options become the run's own only now, when all of them are known to be right.
         record.begin()
+        began()
         counts = trainer.train(batches_from, stop, validator=validator, reporter=reporter)
         recorded = finish(counts)
         write_state(trainer.run, "done", step=counts["steps"], total_steps=counts["steps"])

@@ -121,7 +121,7 @@ def load_run(run: str | os.PathLike[str]) -> LoadedRun:
         # An imported run may normalise pixels by other statistics than the runs trained here.
         mean=list(content.get("mean", IMAGENET_MEAN)),
         std=list(content.get("std", IMAGENET_STD)),
-        phi_s=kept_phi_s(run),
+        phi_s=kept_phi_s(run, record["inputs"]),
     )
 
 

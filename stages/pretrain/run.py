@@ -28,14 +28,16 @@ def train(config: Pretrain, process: Process) -> None:
     student, to_examples = planned.built[0].to(process.device), planned.to_examples
     if world.leads:
         planned.warn()
-        if isinstance(data, RunData):
-            _keep_phi_s(config.folder, data)
     cache = config.cache_config()
     if cache is not None and world.leads:
         _warn_of_small_cache(cache, data)
     ledger = None  # an image that has targets could be decoded once: it must have changed
     if isinstance(data, PixelData):
         ledger = ledger_of(config, "train", int(data.samples.counts(0).sum()))
+
+    def began() -> None:
+        if isinstance(data, RunData):
+            _keep_phi_s(config.folder, data)
 
     def finish(counts: dict[str, Any]) -> dict[str, Any]:
         _export(planned)
@@ -45,7 +47,7 @@ def train(config: Pretrain, process: Process) -> None:
     others = data.other_grids(student) if isinstance(data, RunData) else None
     task = Pretraining(student, data.targets(), planned.recipe, others)
     trainer = trainer_of(planned, task, world, ledger)
-    train_as_planned(planned, process, trainer, to_examples, finish=finish)
+    train_as_planned(planned, process, trainer, to_examples, began=began, finish=finish)
 
 
 def _warn_of_small_cache(cache: CacheConfig, data: RunData | PixelData) -> None:

@@ -150,10 +150,8 @@ class TrainingPlan(abc.ABC, Generic[ConfigT]):
             "equal parts of an epoch that loader processes share",
             batch=order.batch, lanes=order.lanes,
         )  # fmt: skip
-        say(
-            f"images that an epoch leaves out: {self.left_out}",
-            left_out_of_an_epoch=self.left_out,
-        )
+        left_out = self.left_out
+        say(f"images that an epoch leaves out: {left_out}", left_out_of_an_epoch=left_out)
         say(
             f"parameters: {parameters}, of which trained: {trained}",
             parameters=parameters, trained=trained,
@@ -173,6 +171,7 @@ def train_as_planned(
     trainer: Trainer[BatchT],
     to_examples: Callable[[Iterable[dict[str, Any]]], Iterator[BatchT]],
     *,
+    began: Callable[[], None] = lambda: None,
     finish: Callable[[dict[str, Any]], dict[str, Any]],
     validator: Validator | None = None,
 ) -> None:
@@ -183,16 +182,17 @@ def train_as_planned(
         process: which of the processes this is.
         trainer: see `trainer_of`.
         to_examples: see `stream.batches`.
-        finish: see `trainer.train_into`.
+        began: see `trainer.train_into`.
+        finish: likewise.
         validator: see `Trainer.train`.
     """
     config, world = planned.config, process.world
-    if world.leads and not any(map(trainer.rate, range(1, planned.schedule_steps + 1))):
-        warn(
-            "the learning rate of every step is 0, so nothing is learnt; give a --base-lr above "
-            "0, more steps, or no warm-up"
-        )
     if world.leads:
+        if not any(map(trainer.rate, range(1, planned.schedule_steps + 1))):
+            warn(
+                "the learning rate of every step is 0, so nothing is learnt; give a --base-lr "
+                "above 0, more steps, or no warm-up"
+            )
         tell_of_left_out(planned.order.batch, planned.left_out)
         tell_of_loaders(config, planned.order, world.size)
     counts = train_into(
@@ -211,6 +211,7 @@ def train_as_planned(
         process.stop,
         record=planned.record,
         prepared=process.prepared,
+        began=began,
         finish=finish,
         validator=validator,
     )

@@ -163,12 +163,16 @@ def test_a_run_records_which_statistics_it_learnt_by(folder, image_shards, tmp_p
 
 
 def test_a_runs_folder_keeps_it_by_teacher(tmp_path):
-    assert kept_phi_s(tmp_path) == []
+    inputs = {"targets": {"clip": {"phi_s": "1"}, "dino": {"phi_s": "2"}}}
+    with pytest.raises(DataError, match="is missing; copy the run's folder again"):
+        kept_phi_s(tmp_path, inputs)
     first, second = fit_phi_s(tokens(50)), fit_phi_s(tokens(50, width=8))
     keep_phi_s(tmp_path, {"clip": first, "dino": second})
-    found = kept_phi_s(tmp_path)
+    found = kept_phi_s(tmp_path, inputs)
     assert [len(each.mean_D) for each in found] == [12, 8]
     assert torch.equal(found[1].matrix_DD, second.matrix_DD)
+    # That of another run, which was stopped before it began, is not taken.
+    assert kept_phi_s(tmp_path, {"targets": {"clip": {}, "dino": {}}}) == []
     (tmp_path / PHI_S_FILE).write_bytes(b"damaged")
     with pytest.raises(DataError, match="is damaged"):
-        kept_phi_s(tmp_path)
+        kept_phi_s(tmp_path, inputs)

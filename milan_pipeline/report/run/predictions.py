@@ -4,7 +4,7 @@ Legend: n views, N = 1 + L tokens, L patches, K kept, D target width.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from milan_pipeline.pretraining.defaults import DEFAULTS
 from milan_pipeline.pretraining.masking import draw_mask
 from milan_pipeline.pretraining.resampling import resampled_prior, resampled_tokens
 from milan_pipeline.provenance.identity import (
+    Identity,
     differences,
     identities_of,
     listing_of,
@@ -80,23 +81,39 @@ class Predictions:
 def teacher_of(run: RunReport, rows: TargetRows, targets: str) -> str:
     """Return the name of the run's teacher that made these targets; refuse those of another.
 
+    Of several that differ in `ABOUT_STORAGE` alone, it is the one that learnt these very targets.
+
     Raises:
-        MismatchError: they are; fields are named.
+        MismatchError: they are; fields are named. Or they may be of several teachers.
     """
     identities, ours = identities_of(run.record["inputs"]), without(rows.identity, ABOUT_STORAGE)
     if not identities:
         raise MismatchError(
             f"{run.folder} did not learn targets of a teacher; leave out --targets {targets}"
         )
-    other = []
+    other, fitting = [], {}
     for teacher, theirs in identities.items():
         found = differences(without(theirs, ABOUT_STORAGE), ours)
         if not found:
-            return teacher
+            fitting[teacher] = theirs
         other += [(f"{teacher}.{name}" if teacher else name, a, b) for name, a, b in found]
+    if fitting:
+        return _only_one(fitting, rows.identity, targets)
     raise MismatchError(
         f"{run.folder} was trained on other targets than --targets {targets}: "
         f"{listing_of(other)}; give targets of its teacher"
+    )
+
+
+def _only_one(fitting: Mapping[str, Identity], ours: Identity, targets: str) -> str:
+    if len(fitting) == 1:
+        return next(iter(fitting))
+    same = [teacher for teacher, theirs in fitting.items() if theirs == ours]
+    if len(same) == 1:
+        return same[0]
+    raise MismatchError(
+        f"--targets {targets} may be those of {' or '.join(fitting)}, which differ only in "
+        f"{', '.join(ABOUT_STORAGE)}; give the target shards that the run was trained on"
     )
 
 

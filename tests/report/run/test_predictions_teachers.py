@@ -46,3 +46,12 @@ def test_targets_of_none_of_the_teachers_are_refused() -> None:
     other = {"teacher": {"name": "vit", "width": 4}}
     with pytest.raises(MismatchError, match=r"a\.teacher\.name is 'clip' .* b\.teacher\.name is"):
         teacher_of(TWO, rows(other), "t")
+
+
+def test_of_two_that_see_other_views_it_is_the_one_that_learnt_these_targets() -> None:
+    clean, view = (CLIP | {"view_policy": {"teacher_sees": sees}} for sees in ("clean", "view"))
+    both = run({"targets": {"clean": {"identity": clean}, "view": {"identity": view}}})
+    assert teacher_of(both, rows(view), "t") == "view"
+    assert teacher_of(both, rows(clean), "t") == "clean"
+    with pytest.raises(MismatchError, match="--targets t may be those of clean or view, which"):
+        teacher_of(both, rows(CLIP), "t")

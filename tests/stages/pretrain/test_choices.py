@@ -51,10 +51,10 @@ def test_the_options_offer_what_the_library_has():
 )
 def test_views_that_no_epoch_uses_are_said(epochs, views, said, capsys):
     config = SimpleNamespace(epochs=epochs, views=views)
-    PretrainPlan.warn(cast("Any", SimpleNamespace(config=config, schedule_steps=200)))
+    PretrainPlan.warn(cast("Any", SimpleNamespace(config=config, schedule_steps=200, data=None)))
     assert said in capsys.readouterr().err
     pixels = SimpleNamespace(epochs=1, views=None)
-    PretrainPlan.warn(cast("Any", SimpleNamespace(config=pixels, schedule_steps=200)))
+    PretrainPlan.warn(cast("Any", SimpleNamespace(config=pixels, schedule_steps=200, data=None)))
     assert not capsys.readouterr().err
 
 
