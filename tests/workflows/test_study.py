@@ -16,10 +16,11 @@ from tests.support.cli import configured
 from workflows.study.__main__ import main
 from workflows.study.pairs import pairs_of
 from workflows.study.plots import curves_of
+from workflows.study.reading import read_study
 from workflows.study.report import report
-from workflows.study.results import read_results, table_of
-from workflows.study.spec import Arm, Study, read_study
-from workflows.study.task_graph import Task
+from workflows.study.results import Results, read_results, table_of
+from workflows.study.spec import Arm, Study
+from workflows.study.task_graph import Task, digests, done_tasks, write_mark
 from workflows.study.tasks import scores_folder, study_tasks
 
 FOLDER = Path(__file__).parents[2] / "workflows" / "study"
@@ -161,6 +162,30 @@ def test_what_is_no_study_is_refused(tmp_path: Path, change: dict[str, object], 
         read_study(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"options": {"pretrian": {"depth": 9}}}, "options has 'pretrian', which is no stage"),
+     ({"options": {"pretrain": {"epochs": 7}}}, "options of pretrain: the option 'epochs' has no"),
+     ({"students": {"MILAN": {"options": {"views": 3}}}, "pairs": []}, "student 'MILAN': the opt"),
+     ({"measures": {"x": {"stage": "probe", "metric": "linear", "options": {"seed": 1}}}}, "'x':"),
+     ({"names": {"MILLAN": "ours"}, "pairs": []}, "names has 'MILLAN', which is no student"),
+     ({"codecs": {"float16": ["each_epoch"]}, "pairs": []}, "views 'each_epoch' is neither"),
+     ({"codecs": {"float16": [0]}, "pairs": []}, "views 0 is neither"),
+     ({"measures": {"x": {"stage": "probe", "metric": "knn@31"}}}, "give knn@10, or the option k"),
+     ({"measures": {"x": {"stage": "segment", "metric": "top1"}}}, "has no metric 'top1'")],
+)  # fmt: skip
+def test_what_would_have_no_effect_or_no_score_is_refused(
+    tmp_path: Path, change: dict[str, object], says: str
+) -> None:
+    path = tmp_path / "study.yaml"
+    small = yaml.safe_load(SMALL)
+    for measure in small["measures"].values():
+        measure.pop("only", None)
+    path.write_text(yaml.safe_dump(small | change))
+    with pytest.raises(ConfigError, match=says):
+        read_study(path)
+
+
 IMAGES = 400
 
 
@@ -182,15 +207,26 @@ def write_made_up(study: Study, out: Path) -> None:
                     metrics=metrics, content={}, inputs={},
                 )
             )  # fmt: skip
+    tasks = study_tasks(study, out)
+    (out / "done").mkdir()
+    for name, digest in digests(tasks).items():
+        write_mark(out / "done", name, digest, 2.0)
+
+
+def read(study: Study, out: Path) -> Results:
+    """Read what is there and made as the study says."""
+    done = done_tasks(study_tasks(study, out), out / "done")
+    results, left_out = read_results(study, out, {task.output for task in done})
+    assert left_out == []
+    return results
 
 
 def test_the_report_has_means_spreads_and_pairs_of_what_is_there(
     study: Study, tmp_path: Path
 ) -> None:
     write_made_up(study, tmp_path)
-    marks = tmp_path / "done"
-    marks.mkdir()
-    text = report(study, tmp_path, marks=marks, tasks=9)
+    marks, tasks = tmp_path / "done", study_tasks(study, tmp_path)
+    text = report(study, tmp_path, marks=marks, tasks=tasks)
     lines = text.splitlines()
     assert lines[0] == "# A small study"
     assert "| MILAN, 1 view, float16, 3 epochs | 25.5 ± 0.7 | 100.0 | \u2013 |" in lines
@@ -206,24 +242,52 @@ def test_the_report_has_means_spreads_and_pairs_of_what_is_there(
     low, high = knn["interval"]
     assert low < -2.5 < high < 0
     assert linear["interval"] == [0, 0]
-    assert any(line.endswith("they do not differ") for line in lines)
+    assert any(line.endswith("no difference is shown") for line in lines)
     page = (tmp_path / "study.html").read_text()
     assert page.count("<svg") == 2
-    assert "0 of 9" in page
+    assert f"18 of {len(tasks)}" in page  # of those whose output is there
+    assert ">36<" in page  # seconds
+
+
+def test_scores_of_another_study_are_left_out_and_damaged_marks_are_none(
+    study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run's folder does not name its options: only a mark tells what made its scores."""
+    write_made_up(study, tmp_path)
+    marks = tmp_path / "done"
+    changed = dataclasses.replace(study, options={"pretrain": {"depth": 9}} | study.options)
+    changed.options["pretrain"] = {"depth": 9}
+    text = report(changed, tmp_path, marks=marks, tasks=study_tasks(changed, tmp_path))
+    assert "| MILAN, 1 view, float16, 3 epochs | \u2013 |" in text
+    assert "note: 32 scores are not of the commands as they are now" in capsys.readouterr().err
+    for path in marks.iterdir():
+        path.write_text("damaged")
+    text = report(study, tmp_path, marks=marks, tasks=study_tasks(study, tmp_path))
+    assert "| random | \u2013 |" in text
+
+
+def test_a_metric_that_scores_lack_is_an_empty_cell(study: Study, tmp_path: Path) -> None:
+    write_made_up(study, tmp_path)
+    study.measures["k-NN"] = dataclasses.replace(study.measures["k-NN"], metric="knn@100")
+    done = done_tasks(study_tasks(study, tmp_path), tmp_path / "done")
+    results, left_out = read_results(study, tmp_path, {task.output for task in done})
+    assert left_out == ["measure 'k-NN': scores lack 'knn@100'"]
+    assert str(table_of(study, results)["random"]["k-NN"]) == "\u2013"
+    assert len(pairs_of(study, results)) == 1
 
 
 def test_a_pair_without_answers_has_no_interval(study: Study, tmp_path: Path) -> None:
     write_made_up(study, tmp_path)
     for path in tmp_path.glob(f"scores/pixels*/**/{ANSWERS}"):
         path.unlink()
-    (knn, _) = pairs_of(study, read_results(study, tmp_path))
+    (knn, _) = pairs_of(study, read(study, tmp_path))
     assert knn.interval is None
     assert "no interval" in str(knn)
 
 
 def test_curves_join_arms_that_differ_in_views_alone(study: Study, tmp_path: Path) -> None:
     write_made_up(study, tmp_path)
-    cells = {row: of["k-NN"] for row, of in table_of(study, read_results(study, tmp_path)).items()}
+    cells = {row: of["k-NN"] for row, of in table_of(study, read(study, tmp_path)).items()}
     curves = curves_of(study, cells)
     assert {label: [views for views, _ in points] for label, points in curves.items()} == {
         "MILAN, float16, 3 epochs": [1, 3],

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.support.pictures import write_picture
-from workflows.study.spec import read_study
+from workflows.study.reading import read_study
 from workflows.study.tasks import study_tasks
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from workflows.study.snakefile import snakefile
-from workflows.study.task_graph import Task, TaskError, digests, is_done, locked, run_tasks
+from workflows.study.task_graph import (
+    Task,
+    TaskError,
+    digests,
+    drop_stale_marks,
+    is_done,
+    locked,
+    run_tasks,
+    write_mark,
+)
 
 
 def _python(text: str) -> tuple[str, ...]:
@@ -113,4 +122,14 @@ def test_a_snakefile_has_a_rule_a_task_with_the_same_marks(tmp_path: Path) -> No
         "threads: 4", "threads: 1",
     ]  # fmt: skip
     assert "{{b}}" in text
-    assert digests(tasks)["pack"] in text
+    assert f'digest="{digests(tasks)["pack"]}"' in text
+    assert text.count('gpu=config.get("gpus", 1)') == text.count("gpu=0") == 1
+
+
+def test_marks_of_commands_that_have_changed_are_removed(tmp_path: Path) -> None:
+    """Snakemake looks at the files alone."""
+    old = [Task(name=name, command=("milan", name)) for name in "ab"]
+    for name, digest in digests(old).items():
+        write_mark(tmp_path, name, digest, None)
+    drop_stale_marks([old[0], Task(name="b", command=("milan", "other"))], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

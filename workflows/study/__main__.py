@@ -10,10 +10,17 @@ import signal
 import sys
 from pathlib import Path
 
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, MilanError
+from workflows.study.reading import read_study
 from workflows.study.snakefile import snakefile
-from workflows.study.spec import Study, read_study
-from workflows.study.task_graph import TaskError, digests, is_done, locked, run_tasks
+from workflows.study.spec import Study
+from workflows.study.task_graph import (
+    TaskError,
+    done_tasks,
+    drop_stale_marks,
+    locked,
+    run_tasks,
+)
 from workflows.study.tasks import study_tasks
 
 SMALL_MODELS = {
@@ -38,28 +45,29 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     logs, marks = out / "logs", out / "done"
     if options.dry_run:
-        digest_of = digests(tasks)
-        left = [task for task in tasks if not is_done(task, digest_of[task.name], marks)]
-        print("\n".join([*(task.name for task in left), f"{len(left)} of {len(tasks)} to do"]))
+        done = {task.name for task in done_tasks(tasks, marks)}
+        left = [task.name for task in tasks if task.name not in done]
+        print("\n".join([*left, f"{len(left)} of {len(tasks)} to do"]))
         return 0
     out.mkdir(parents=True, exist_ok=True)
-    if options.snakefile:
-        file = out / "Snakefile"
-        text = snakefile(tasks, file, logs=logs, marks=marks, threads=options.threads)
-        file.write_text(text, encoding="utf-8")
-        print(f"{file}: {len(tasks)} rules")
-        return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_INTERRUPTED))
     environment = SMALL_MODELS | {"OMP_NUM_THREADS": str(options.threads)}
     try:
         with locked(out):
+            if options.snakefile:
+                file = out / "Snakefile"
+                text = snakefile(tasks, file, logs=logs, marks=marks, threads=options.threads)
+                file.write_text(text, encoding="utf-8")
+                drop_stale_marks(tasks, marks)
+                print(f"{file}: {len(tasks)} rules")
+                return 0
             if not options.report:
                 run_tasks(tasks, logs=logs, jobs=options.jobs, marks=marks, environment=environment)
             # Plots and torch are loaded when there is something to report, not before.
             from workflows.study.report import report  # noqa: PLC0415
 
-            print(report(study, out, marks=marks, tasks=len(tasks)), end="")
-    except (TaskError, ConfigError) as error:
+            print(report(study, out, marks=marks, tasks=tasks), end="")
+    except (TaskError, MilanError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -51,9 +51,10 @@ class Pair:
         sure = "no interval: answers to the same images were not kept"
         if self.interval is not None:
             low, high = self.interval
-            differs = "they differ" if low > 0 or high < 0 else "they do not differ"
-            sure = f"95% interval {low:+.1f} to {high:+.1f}: {differs}"
-        return f"{self.measure}: {self.above} is {self.mean:+.1f} from {self.below}, {sure}"
+            shown = "" if low > 0 or high < 0 else ": no difference is shown"
+            sure = f"95% interval {low:+.1f} to {high:+.1f}{shown}"
+        side = "above" if self.mean >= 0 else "below"
+        return f"{self.measure}: {self.above} is {abs(self.mean):.1f} {side} {self.below}, {sure}"
 
 
 def pairs_of(study: Study, results: Results) -> list[Pair]:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ from workflows.study.plots import plots_of
 from workflows.study.results import Table as Cells
 from workflows.study.results import markdown, read_results, table_of
 from workflows.study.spec import Arm, Study
+from workflows.study.task_graph import Task, done_tasks, read_mark
 
 
-def report(study: Study, out: Path, *, marks: Path, tasks: int) -> str:
+def report(study: Study, out: Path, *, marks: Path, tasks: Collection[Task]) -> str:
     """Write the study's files and return the text of study.md.
 
     study.md and study.json depend on scores alone, the page also says how long commands took.
@@ -22,9 +25,15 @@ def report(study: Study, out: Path, *, marks: Path, tasks: int) -> str:
         study: what was asked.
         out: its folder.
         marks: of the tasks that are done.
-        tasks: how many there are.
+        tasks: all of them.
+
+    Raises:
+        DataError: scores are damaged.
     """
-    results = read_results(study, out)
+    done = done_tasks(tasks, marks)
+    results, left_out = read_results(study, out, {task.output for task in done})
+    for sentence in left_out:
+        print(f"note: {sentence}", file=sys.stderr)
     table, pairs = table_of(study, results), pairs_of(study, results)
     lines = [f"# {study.title}", "", markdown(table, len(study.seeds))]
     lines += [*(f"- {pair}" for pair in pairs), *([""] if pairs else []), *study.notes]
@@ -32,7 +41,7 @@ def report(study: Study, out: Path, *, marks: Path, tasks: int) -> str:
     (out / "study.md").write_text(text, encoding="utf-8")
     document = document_of(study, table, pairs)
     (out / "study.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    page = _page(study, out, table, pairs, _facts(study, marks, tasks))
+    page = _page(study, out, table, pairs, _facts(study, marks, done, len(tasks)))
     (out / "study.html").write_text(render(page), encoding="utf-8")
     return text
 
@@ -81,17 +90,16 @@ def _settings(row: Arm | str) -> dict[str, Any]:
     }
 
 
-def _facts(study: Study, marks: Path, tasks: int) -> list[tuple[str, str]]:
+def _facts(study: Study, marks: Path, done: Collection[Task], tasks: int) -> list[tuple[str, str]]:
     """Return what the page says of how the figures came about."""
-    done = [json.loads(path.read_text(encoding="utf-8")) for path in marks.glob("*.json")]
-    seconds = sum(mark["seconds"] or 0 for mark in done)
+    seconds = sum(read_mark(marks, task.name).get("seconds") or 0 for task in done)
     scenes, images = study.images.scenes, study.images
     source = f"{images.train}; {images.test}"
     if scenes is not None:
         source = f"{scenes.train} and {scenes.test} drawn scenes of seed {scenes.seed}"
     return [
         ("commands done", f"{len(done)} of {tasks}"),
-        ("seconds of all commands, added up", f"{seconds:.0f}"),
+        ("seconds of the last part of each command, added up", f"{seconds:.0f}"),
         ("cores of this machine", str(os.cpu_count())),
         ("images to learn from; to score on", source),
         ("teacher", study.teacher),

@@ -3,10 +3,11 @@
 import dataclasses
 import math
 import statistics
+from collections.abc import Collection
 from pathlib import Path
 
 from milan_pipeline.errors import MissingDataError
-from milan_pipeline.evaluate.scores_file import Result, read_scores
+from milan_pipeline.evaluate.scores_file import SCORES, Result, read_scores
 from workflows.study.spec import Study
 from workflows.study.tasks import scores_folder
 
@@ -47,13 +48,24 @@ Table = dict[str, dict[str, Cell]]
 """Row -> measure -> cell."""
 
 
-def read_results(study: Study, out: Path) -> Results:
-    """Read every scores.json of a study that is there.
+def read_results(
+    study: Study, out: Path, made: Collection[Path | None]
+) -> tuple[Results, list[str]]:
+    """Read the scores of a study that are there and that its commands made as they are now.
+
+    Args:
+        study: what was asked.
+        out: its folder.
+        made: the outputs of its commands that are done; see `task_graph.is_done`.
+
+    Returns:
+        The results, and a sentence for each reason to leave scores out.
 
     Raises:
         DataError: one is damaged.
     """
     found: Results = {}
+    older, lacking = 0, set()
     for name, row in study.rows.items():
         found[name] = {title: {} for title in study.measures}
         for title in study.measures:
@@ -62,18 +74,23 @@ def read_results(study: Study, out: Path) -> Results:
                 if folder is None:
                     continue
                 try:
-                    found[name][title][seed] = read_scores(str(folder))
+                    result = read_scores(str(folder))
                 except MissingDataError:
                     continue  # its command is still to be run
-    return found
+                if folder / SCORES not in made:
+                    older += 1
+                elif study.measures[title].metric not in result.metrics:
+                    lacking.add(title)
+                else:
+                    found[name][title][seed] = result
+    said = [f"measure {title!r}: scores lack {study.measures[title].metric!r}" for title in lacking]
+    if older:
+        said.append(f"{older} scores are not of the commands as they are now, and are left out")
+    return found, sorted(said)
 
 
 def table_of(study: Study, results: Results) -> Table:
-    """Take each measure's metric.
-
-    Raises:
-        KeyError: scores lack the metric.
-    """
+    """Take each measure's metric."""
     return {
         row: {
             title: Cell({seed: r.metrics[study.measures[title].metric] for seed, r in of.items()})

@@ -15,7 +15,8 @@ from workflows.study.task_graph import Task, digests
 
 HEAD = """# Written by `python -m workflows.study`. Run it from the checkout's root:
 #   snakemake --snakefile {file} --cores 2
-# On Slurm, add --workflow-profile workflows/snakemake/profiles/slurm.
+# On Slurm, add --workflow-profile workflows/snakemake/profiles/slurm. Where its nodes have no GPU,
+# add --config gpus=0.
 rule all:
     input:
         {marks},
@@ -29,11 +30,17 @@ rule {name}:
         {mark},
     log:
         {log},
+    params:
+        digest={digest},
     threads: {threads}
+    resources:
+        {resources},
     shell:
         {shell}
 """
-TRAINING = ("extract-targets", "pretrain", "probe", "finetune", "segment")
+COMPUTING = ("extract-targets", "pretrain", "probe", "finetune", "segment")
+RESOURCES = 'gpu=config.get("gpus", 1),\n        runtime=config.get("minutes", 1440)'
+"""Of a command that computes. A profile can set them by names of rules alone, which differ here."""
 
 
 def snakefile(tasks: Iterable[Task], file: Path, *, logs: Path, marks: Path, threads: int) -> str:
@@ -54,6 +61,7 @@ def snakefile(tasks: Iterable[Task], file: Path, *, logs: Path, marks: Path, thr
 
     text = HEAD.format(file=file, marks=", ".join(mark(task.name) for task in tasks))
     for number, task in enumerate(tasks):
+        computes = not set(task.command).isdisjoint(COMPUTING)
         log = logs / f"{task.name}.log"
         note = (sys.executable, "-m", "workflows.study.mark", marks, task.name)
         done = shlex.join([*map(str, note), digest_of[task.name]])
@@ -63,7 +71,9 @@ def snakefile(tasks: Iterable[Task], file: Path, *, logs: Path, marks: Path, thr
             needs=", ".join(map(mark, task.needs)) or "[]",
             mark=mark(task.name),
             log=json.dumps(str(log)),
-            threads=threads if set(task.command) & set(TRAINING) else 1,
+            digest=json.dumps(digest_of[task.name]),
+            threads=threads if computes else 1,
+            resources=RESOURCES if computes else "gpu=0",
             shell=json.dumps(shell.replace("{", "{{").replace("}", "}}")),
         )
     return text

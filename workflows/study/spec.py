@@ -8,14 +8,14 @@ import dataclasses
 import functools
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
-from milan_pipeline.cli.recipes import find_recipe, read_sections, read_yaml
-from milan_pipeline.core.schema import DocumentError, Positive, conforming
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.cli.recipes import find_recipe, read_sections
+from milan_pipeline.core.schema import Positive
 
 Options = dict[str, Any]
+Codecs = list[str] | dict[str, list[int | str]]
+"""Codecs of targets, or the numbers of views of each."""
 EACH_EPOCH: Literal["each epoch"] = "each epoch"
 """Among `views`: as many as epochs, so that no view comes twice, as from a teacher at work."""
 BASELINES = ("random", "teacher")
@@ -53,7 +53,7 @@ class Student:
 
     options: Options = dataclasses.field(default_factory=dict)
     views: list[int | str] | None = None
-    codecs: list[str] | dict[str, list[int | str]] | None = None
+    codecs: Codecs | None = None
     epochs: list[Positive] | None = None
 
     @property
@@ -111,9 +111,7 @@ class Study:
     recipe: str | None = None
     options: dict[str, Options] = dataclasses.field(default_factory=dict)
     views: list[int | str] = dataclasses.field(default_factory=lambda: [1])
-    codecs: list[str] | dict[str, list[int | str]] = dataclasses.field(
-        default_factory=lambda: ["float16"]
-    )
+    codecs: Codecs = dataclasses.field(default_factory=lambda: ["float16"])
     epochs: list[Positive] = dataclasses.field(default_factory=lambda: [400])
     seeds: list[int] = dataclasses.field(default_factory=lambda: [0])
     baselines: list[str] = dataclasses.field(default_factory=lambda: list(BASELINES))
@@ -205,62 +203,6 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.=]+", "-", text.lower()).strip("-")
 
 
-def read_study(path: Path) -> Study:
-    """Read a study.
-
-    Raises:
-        ConfigError: the file is no study, or names what it does not have.
-    """
-    document = read_yaml(path)
-    try:
-        study = conforming(document, Study)
-        # Of a field within a field, types alone tell nothing where it is unknown.
-        for kind, parts in ((Student, document["students"]), (Measure, document["measures"])):
-            for part in parts.values():
-                conforming(part, kind)
-        conforming(document["images"], Images)
-    except DocumentError as error:
-        raise ConfigError(
-            f"{path} is no study ({error}); see workflows/study/drawn.yaml"
-        ) from error
-    for problem in _problems(study):
-        raise ConfigError(f"{path}: {problem}")
-    return study
-
-
 def _number(views: int | str, epochs: int) -> int:
     """Return a number of views; `EACH_EPOCH` is that of the epochs."""
     return epochs if views == EACH_EPOCH else int(views)
-
-
-def _problems(study: Study) -> Iterator[str]:
-    """Yield what the types do not tell, with a remedy."""
-    images = study.images
-    if (images.scenes is None) == (images.train is None or images.test is None):
-        yield "images need either train and test, or scenes; give one of the two"
-    if not study.students:
-        yield "students is empty; name one"
-    if not study.seeds or len(set(study.seeds)) < len(study.seeds):
-        yield f"seeds {study.seeds} is not one or more different numbers; give each once"
-    if unknown := set(study.baselines) - set(BASELINES):
-        yield f"baseline {min(unknown)!r} is unknown; choose of {', '.join(BASELINES)}"
-    listed = [*study.views, *(n for s in study.students.values() for n in s.views or ())]
-    if wrong := [n for n in listed if n != EACH_EPOCH and not (isinstance(n, int) and n > 0)]:
-        yield f"views {wrong[0]!r} is neither a number nor {EACH_EPOCH!r}; give one of both"
-    else:
-        yield from _unknown_names(study)
-
-
-def _unknown_names(study: Study) -> Iterator[str]:
-    """Yield what names a student or a row that is not there."""
-    rows, known = study.rows, {*study.students, *BASELINES}
-    for title, measure in study.measures.items():
-        unknown = ({*(measure.only or ())} - known - set(rows)) | (set(measure.given) - known)
-        if unknown:
-            yield f"measure {title!r} names {min(unknown)!r}, which is no student; correct it"
-    for name in (name for pair in study.pairs for name in pair):
-        if name not in rows:
-            yield f"pairs name {name!r}, which is no row; the rows are {', '.join(rows)}"
-    places = [arm.place for arm in study.arms]
-    if len(set(places)) < len(places):
-        yield "two students have names that are one folder; give one of them another name"

@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from milan_pipeline.provenance.identity import content_hash
 
@@ -73,12 +73,33 @@ def digests(tasks: Iterable[Task]) -> dict[str, str]:
 
 def is_done(task: Task, digest: str, marks: Path) -> bool:
     """Tell whether a task was done as it is now, and its output is still there."""
-    try:
-        mark = json.loads((marks / f"{task.name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
     there = task.output is None or task.output.exists()
-    return isinstance(mark, dict) and mark.get("digest") == digest and there
+    return there and read_mark(marks, task.name).get("digest") == digest
+
+
+def done_tasks(tasks: Iterable[Task], marks: Path) -> list[Task]:
+    """Return the tasks that were done as they are now."""
+    tasks = list(tasks)
+    digest_of = digests(tasks)
+    return [task for task in tasks if is_done(task, digest_of[task.name], marks)]
+
+
+def drop_stale_marks(tasks: Iterable[Task], marks: Path) -> None:
+    """Remove the marks of tasks that are to be done again, for whoever looks at the files alone."""
+    tasks = list(tasks)
+    done = {task.name for task in done_tasks(tasks, marks)}
+    for task in tasks:
+        if task.name not in done:
+            (marks / f"{task.name}.json").unlink(missing_ok=True)
+
+
+def read_mark(marks: Path, name: str) -> dict[str, Any]:
+    """Return what `write_mark` wrote of a task; empty if there is nothing, or it is damaged."""
+    try:
+        mark = json.loads((marks / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return mark if isinstance(mark, dict) else {}
 
 
 def run_tasks(
