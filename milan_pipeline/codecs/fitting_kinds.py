@@ -20,6 +20,7 @@ from milan_pipeline.codecs.kinds import expectation_of, expected_losses
 from milan_pipeline.codecs.spectrum import principal
 
 Floats = NDArray[np.float32]
+Progress = Callable[[int], object]
 ROUNDS, NESTED_ROUNDS = 8, 4
 """Turns with one centre a kind, and with several."""
 STEPS = ROUNDS + NESTED_ROUNDS
@@ -71,29 +72,28 @@ class Kinds:
         return value_TD
 
 
-def fit_kinds(
-    patches_TD: Floats, cls_TP: Floats, bits: int, progress: Callable[[int], object]
-) -> Kinds:
+def fit_kinds(patches_TD: Floats, cls_TP: Floats, bits: int, progress: Progress) -> Kinds:
     """Fit kinds.
 
     Args:
         patches_TD: directions, at least one.
         cls_TP: components of the CLS of each patch's sample, of mean zero.
         bits: the bits that a patch's components will have together.
-        progress: called with 1 after each of `STEPS` turns.
+        progress: called with 1 after each of `STEPS` turns, and with 0 more often, so that it can
+            end a fit whose turns take a minute.
     """
     kinds = _first_kinds(patches_TD, cls_TP)
     for _ in range(ROUNDS):
-        _refit(kinds)
-        _assign(kinds, bits)
+        _refit(kinds, progress)
+        _assign(kinds, bits, progress)
         progress(1)
-    _refit(kinds)
+    _refit(kinds, progress)
     _divide(kinds)
     for _ in range(NESTED_ROUNDS):
-        _refit(kinds)
-        _assign(kinds, bits)
+        _refit(kinds, progress)
+        _assign(kinds, bits, progress)
         progress(1)
-    _refit(kinds)
+    _refit(kinds, progress)
     return kinds
 
 
@@ -117,7 +117,7 @@ def _first_kinds(patches_TD: Floats, cls_TP: Floats) -> Kinds:
     )
 
 
-def _refit(kinds: Kinds) -> None:
+def _refit(kinds: Kinds, progress: Progress) -> None:
     """Fit each kind to its patches: prediction, centres, then components of what is left."""
     start_PD = _predictions(kinds.cls_TP, kinds.patches_TD - kinds.patches_TD.mean(axis=0), 0)
     products = []
@@ -130,6 +130,7 @@ def _refit(kinds: Kinds) -> None:
         kinds.centre_SED[kind] = _means(rest, number, centre_ED)
         rest -= kinds.centre_SED[kind, number]
         products.append((rest.T @ rest).astype(np.float64))
+        progress(0)
     pooled_DD = sum(products) / len(kinds.patches_TD)
     for kind, product_DD in enumerate(products):
         count = PRIOR_PATCHES + int((kinds.kind_T == kind).sum())
@@ -137,25 +138,29 @@ def _refit(kinds: Kinds) -> None:
         variance_D, component_DD = principal(covariance_DD)
         kinds.basis_SDD[kind] = component_DD
         kinds.spread_SD[kind] = np.sqrt(variance_D)
+        progress(0)
 
 
-def _assign(kinds: Kinds, bits: int) -> None:
+def _assign(kinds: Kinds, bits: int, progress: Progress) -> None:
     """Give each patch the kind and centre that are expected to code it best."""
     expected = expectation_of(kinds.spread_SD, bits)
+    # Most components of a wide teacher have no bits. They come last, and change no loss.
+    coded_S = (expected.kept_SK > 0).sum(dim=1).tolist()
     everyone = np.arange(len(kinds.patches_TD))
     for part in np.split(everyone, range(ROWS_AT_ONCE, len(everyone), ROWS_AT_ONCE)):
         losses = [
             expected_losses(
                 torch.from_numpy(kinds.rests(kind, part)),
                 torch.from_numpy(kinds.centre_SED[kind]),
-                torch.from_numpy(kinds.basis_SDD[kind]),
-                expected.kept_SK[kind],
+                torch.from_numpy(kinds.basis_SDD[kind, :coded]),
+                expected.kept_SK[kind, :coded],
                 expected.floor_S[kind],
             )
-            for kind in range(len(kinds.centre_SED))
+            for kind, coded in enumerate(coded_S)
         ]
         best = torch.cat(losses, dim=1).argmin(dim=1).numpy()
         kinds.kind_T[part], kinds.number_T[part] = np.divmod(best, kinds.centre_SED.shape[1])
+        progress(0)
 
 
 def _divide(kinds: Kinds) -> None:

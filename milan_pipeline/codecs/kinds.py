@@ -70,10 +70,29 @@ def expected_losses(
 def times_matrix_of_kind(
     vector_TI: torch.Tensor, kind_T: torch.Tensor, matrix_SIO: torch.Tensor
 ) -> torch.Tensor:
-    """Multiply each vector by the matrix of its kind; return (T, O).
+    """Multiply each vector by the matrix of its kind; return (T, O)."""
+    if vector_TI.device.type == "cpu":
+        return _kind_by_kind(vector_TI, kind_T, matrix_SIO)
+    return _in_blocks(vector_TI, kind_T, matrix_SIO)
 
-    Vectors of a kind are gathered in blocks of a fixed size, some of which stay in part empty. So
-    all shapes are known beforehand, and nothing waits for the device.
+
+def _kind_by_kind(
+    vector_TI: torch.Tensor, kind_T: torch.Tensor, matrix_SIO: torch.Tensor
+) -> torch.Tensor:
+    """Multiply by one matrix after the other; no matrix is copied."""
+    product_TO = vector_TI.new_empty((len(vector_TI), matrix_SIO.shape[2]))
+    for kind, matrix_IO in enumerate(matrix_SIO):
+        rows = (kind_T == kind).nonzero()[:, 0]
+        product_TO[rows] = vector_TI[rows] @ matrix_IO
+    return product_TO
+
+
+def _in_blocks(
+    vector_TI: torch.Tensor, kind_T: torch.Tensor, matrix_SIO: torch.Tensor
+) -> torch.Tensor:
+    """Gather vectors of a kind in blocks of a fixed size, some of which stay in part empty.
+
+    So all shapes are known beforehand, and nothing waits for the device.
     """
     kinds, count = len(matrix_SIO), len(vector_TI)
     size = max(1, -(-count // (BLOCKS_A_KIND * kinds)))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from milan_pipeline.core.keyed_random import keyed_generator
@@ -159,10 +159,12 @@ class ViewPolicy:
         Raises:
             ConfigError: it is of another form, or parts do not fit.
         """
-        name, _, listed = text.partition(":")
+        name, colon, listed = text.partition(":")
         colours: dict[str, float] = {}
-        for part in listed.split(",") if listed else []:
+        for part in listed.split(",") if colon else []:
             kind, _, number = part.partition("=")
+            if kind in colours:
+                raise ConfigError(f"--view-policy {text} has {kind} twice; give it once")
             try:
                 colours[kind] = float(number)
             except ValueError:
@@ -222,6 +224,12 @@ def policy_of(parameters: Mapping[str, Any]) -> ViewPolicy:
         ConfigError: this version does not know it.
     """
     values = dict(parameters)
+    unknown = values.keys() - {field.name for field in fields(ViewPolicy)}
+    if unknown:
+        raise ConfigError(
+            f"views were cut with {', '.join(sorted(unknown))}, which this version does not know; "
+            "use the version that cut them"
+        )
     if "scale" in values:
         low, high = values["scale"]
         values["scale"] = (low, high)

@@ -107,7 +107,9 @@ def in_proportion(tokens_nMD: torch.Tensor, patches: int) -> torch.Tensor:
     """
     cls_nD, patches_nMD = tokens_nMD[:, 0], tokens_nMD[:, 1:]
     images = round(len(cls_nD) * patches_nMD.shape[1] / patches)
-    return torch.cat([cls_nD[:images], patches_nMD.flatten(0, 1)])
+    # Evenly spaced: images lie in the order of their shards, which may be that of classes.
+    rows = torch.arange(images) * len(cls_nD) // max(1, images)
+    return torch.cat([cls_nD[rows], patches_nMD.flatten(0, 1)])
 
 
 def stated_phi_s(common: Mapping[str, Any], folder: str) -> Stated | None:

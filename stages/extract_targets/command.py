@@ -115,7 +115,7 @@ class ExtractTargets(TeacherOptions, DaskOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.view_policy == "center" and self.views > 1:
+        if self.views_from is None and self.policy.name == "center" and self.views > 1:
             raise ConfigError(
                 f"--view-policy center gives one view, --views asks for {self.views}; give 1"
             )

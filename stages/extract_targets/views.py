@@ -29,6 +29,11 @@ def settled_views(config: ExtractTargets) -> ExtractTargets:
             f"--views-from {config.views_from} has crops of at most {high} of an image, which no "
             "option gives; give other targets"
         )
+    if config.teacher_sees == "clean" and not policy.colours:
+        raise ConfigError(
+            f"--views-from {config.views_from} has views without changes of colours, so that "
+            "--teacher-sees clean changes nothing; leave it out, or give targets of views with them"
+        )
     return dataclasses.replace(
         config,
         views_from=None,

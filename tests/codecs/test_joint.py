@@ -10,6 +10,7 @@ from torch import Tensor
 
 from milan_pipeline.codecs.build import codec_of
 from milan_pipeline.codecs.component_arrays import array_shapes, hash_of
+from milan_pipeline.codecs.kinds import _in_blocks, _kind_by_kind
 from milan_pipeline.codecs.registry import spec_of
 from milan_pipeline.errors import DataError
 from tests.support.fitted import FITTED, TOKEN_WIDTH, fitted, sample, tokens
@@ -190,3 +191,14 @@ def test_compiled_decoding_is_decoding(text: str) -> None:
     codes = codec.encode(tokens(40).reshape(4, 10, TOKEN_WIDTH)).codes_nNC
     compiled = torch.compile(codec.decode)(codes, None)
     assert torch.equal(compiled, codec.decode(codes, None))
+
+
+@pytest.mark.parametrize("count", [1, 7, 200])
+def test_each_device_multiplies_by_the_matrix_of_a_tokens_kind(count: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    vector_TI = torch.randn(count, 5, generator=generator)
+    matrix_SIO = torch.randn(4, 5, 3, generator=generator)
+    kind_T = torch.randint(0, 4, (count,), generator=generator)
+    wanted = torch.einsum("ti,tio->to", vector_TI, matrix_SIO[kind_T])
+    for multiply in (_in_blocks, _kind_by_kind):
+        torch.testing.assert_close(multiply(vector_TI, kind_T, matrix_SIO), wanted)

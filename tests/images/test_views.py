@@ -135,3 +135,5 @@ def test_wrong_policies_are_refused(options, text):
 )
 def test_a_policy_is_rebuilt_from_an_identity(policy: ViewPolicy) -> None:
     assert policy_of(json.loads(json.dumps(policy.as_dict()))) == policy
+    with pytest.raises(ConfigError, match="cut with later, which this version does not know"):
+        policy_of(policy.as_dict() | {"later": 1})

@@ -117,6 +117,11 @@ def test_views_of_another_store_are_the_options_that_it_was_made_with(stores) ->
     assert settled_views(found) is found
 
 
+def test_clean_views_of_targets_without_colours_are_refused(target_store: Path) -> None:
+    with pytest.raises(ConfigError, match="changes nothing; leave it out, or give targets of"):
+        settled_views(options(views_from=str(target_store), teacher_sees="clean"))
+
+
 @pytest.mark.parametrize(
     ("said", "changes"),
     [
@@ -124,6 +129,9 @@ def test_views_of_another_store_are_the_options_that_it_was_made_with(stores) ->
         ("has 'jitter=2'; give probabilities", {"view_policy": "random-resized-crop:jitter=2"}),
         ("has 'sepia=1'", {"view_policy": "random-resized-crop:sepia=1"}),
         ("center has no colours", {"view_policy": "center:grey=1"}),
+        ("has ''; give probabilities", {"view_policy": "center:", "views": 4}),
+        ("center gives one view", {"view_policy": "center", "views": 4}),
+        ("has jitter twice", {"view_policy": f"{COLOURS},{COLOURS.partition(':')[2]}"}),
         ("clean needs changes of colours", {"teacher_sees": "clean"}),
         ("view policy 'zoom' is unknown", {"view_policy": "zoom"}),
     ],
