@@ -24,7 +24,7 @@ SURFACES = {
     "Pillow, simplejpeg, pyarrow": ("images/test_decode.py", "images/tables"),
     "scikit-learn": ("evaluate/probe/test_classifiers.py",),
     "segmentation_models_pytorch": ("evaluate/segmentation/test_model.py",),
-    "tensorboard, wandb": ("training/test_run_log.py", "training/test_wandb_log.py"),
+    "tensorboard": ("training/test_run_log.py",),
     "timm": ("models/test_timm_names.py", "models/test_vit.py", "teacher/sources"),
     "torch": ("training/test_trainer.py", "training/test_compiling.py", "training/test_optim.py"),
     "WebDataset": ("data/test_stream.py", "shards/test_sequential.py", "shards/test_writer.py"),

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import textwrap
 
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import stage_command
@@ -12,6 +13,8 @@ from milan_pipeline.evaluate.comparison import rows_of, to_blocks, to_documents,
 from milan_pipeline.evaluate.dense_protocol import warnings_of_protocols
 from milan_pipeline.evaluate.differences import lines_of, ties, ties_of
 from milan_pipeline.evaluate.scores_file import find_results
+
+WIDTH = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,8 @@ def run(config: Compare) -> None:
     table = functools.partial(to_markdown, rows, over_seeds=config.over_seeds)
     text, found = table(without=hidden), [] if config.over_seeds else ties(rows)
     protocols = warnings_of_protocols(result for row in rows for result in row.results)
-    said = "".join(f"\n{line}\n" for line in (*protocols, *lines_of(found)))
+    lines = (textwrap.fill(each, WIDTH) for each in (*protocols, *lines_of(found)))
+    said = "".join(f"\n{line}\n" for line in lines)
     document = to_documents(rows, over_seeds=config.over_seeds)
     if not config.over_seeds:
         for row, each in zip(rows, document, strict=True):

@@ -873,8 +873,8 @@ def probe(
         attentive_batch: For --attentive: batch; default: 1024, or a 78th of a set smaller
             than 80,000 images (at least 16).
         attentive_lr: For --attentive: a learning rate of AdamW to try; may be repeated.
-        attentive_memory: For --attentive: largest memory for patch features. Sets that need
-            more are encoded again in each epoch.
+        attentive_memory: For --attentive: largest memory for patch features. A --train that
+            needs more is encoded again in each epoch, and so twice where rates are tried.
         dense: Score patches by the classes of the nearest labelled patches (mIoU).
         classes: For --dense: number of classes in the masks, which it needs; default: none.
         ignore_index: For --dense: value of mask pixels that do not count.
@@ -883,8 +883,8 @@ def probe(
         memory: For --dense: labelled patches that are kept to look up, evenly of all
             images.
         random_init: Give the encoder random weights: the score to beat.
-        seed: Seed of --random-init, of views, of linear classifiers and of the patches that
-            are kept.
+        seed: Seed of --random-init, of views, of linear and attentive classifiers and of
+            the patches that are kept.
         precision: Type of the encoder's arithmetic; auto: bf16 on a GPU that has it, else
             fp32.
         batch_size: Images in a batch of the encoder.

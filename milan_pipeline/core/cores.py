@@ -81,7 +81,7 @@ def computing(options: object) -> Iterator[None]:
         options: of the stage, by name; `processes` are those that share this machine.
 
     Raises:
-        ConfigError: it says more than any machine has cores, which takes the memory of all.
+        ConfigError: it says more than `MOST_THREADS`, which would take all memory.
     """
     threads = getattr(options, "threads", None)
     torch = sys.modules.get("torch")  # where it is not loaded, nothing is computed

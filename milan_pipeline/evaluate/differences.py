@@ -8,7 +8,6 @@ of pairs.
 
 import dataclasses
 import itertools
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -24,7 +23,7 @@ from milan_pipeline.evaluate.scores_file import Result
 
 SCORED = ("test", "val")
 """Under which name stages record the fingerprint of the images that they scored."""
-MOST_LINES, WIDTH = 12, 100
+MOST_LINES = 12
 
 ValueT = TypeVar("ValueT")
 
@@ -75,8 +74,7 @@ def lines_of(found: Sequence[Tie]) -> Iterator[str]:
         if names[0] == names[1]:
             names = [near(tie.better), near(tie.other)]
         p = "" if tie.p is None else f", p = {tie.p:.2g}"
-        line = f"{tie.metric}: {names[0]} and {names[1]} do not differ ({tie.test}{p})"
-        yield from textwrap.wrap(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        yield f"{tie.metric}: {names[0]} and {names[1]} do not differ ({tie.test}{p})"
     if len(found) > MOST_LINES:
         yield f"and {len(found) - MOST_LINES} pairs more, which --json lists"
 

@@ -38,7 +38,8 @@ def image_transform(
     The shorter side is resized by Pillow's bicubic, and the middle is cut, as `probe` and
     `finetune` do before they score.
 
-    What it returns raises ConfigError of what is no image of Pillow, BadImageError of no pixels.
+    What it returns raises ConfigError if it is not given an image of Pillow, and BadImageError if
+    the image has no pixels.
 
     Args:
         encoder: a run folder, the path of a `.safetensors` of an encoder or a classifier with its

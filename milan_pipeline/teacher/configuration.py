@@ -86,10 +86,13 @@ def _remedy(path: Path) -> str:
 def require_no_folder(name: str) -> None:
     """Refuse a teacher that is a folder, since its name does not say of what.
 
+    A name of open_clip is that model, whatever lies here.
+
     Raises:
         ConfigError: it is one.
     """
-    if ":" not in name and os.path.isdir(name):  # noqa: PTH112 - raises nothing
+    is_folder = ":" not in name and os.path.isdir(name)  # noqa: PTH112 - raises nothing
+    if is_folder and architecture(name) is None:
         remedy = (
             f"give {LOCAL}FOLDER of a CLIP, {TIMM}{LOCAL}FOLDER of a model of timm, {RUN}FOLDER"
         )

@@ -133,7 +133,8 @@ with open("config.json") as file:
 size = about["image_size"]
 image = Image.open("image.jpg").convert("RGB")
 factor = about["resized_shorter_side"] / min(image.size)
-image = image.resize([round(side * factor) for side in image.size], Image.Resampling.BICUBIC)
+resampling = Image.Resampling[about["interpolation"].upper()]
+image = image.resize([round(side * factor) for side in image.size], resampling)
 left, top = (image.width - size) // 2, (image.height - size) // 2
 image = image.crop((left, top, left + size, top + size))
 mean, std = np.float32(about["mean"]), np.float32(about["std"])

@@ -82,7 +82,7 @@ def require_onnx(model: nn.Module) -> Any:
     """Refuse a model that is too large for the form, or what is not installed; return onnxruntime.
 
     Raises:
-        ConfigError: it is so.
+        ConfigError: the model is too large, or a package is missing.
     """
     _, runtime, _ = (_package(name) for name in PACKAGES)
     size = sum(4 * weight.numel() for weight in model.state_dict().values())

@@ -47,7 +47,7 @@ def examined(config: Examine, disk_bytes: int = measures.DISK_BYTES) -> Iterator
     free, folder = storage.free_bytes(config.folder), storage.local_path(config.folder)
     if free is None or folder is None:
         yield Row(name="disk", found=f"{config.folder} is on no local disk, and is not timed")
-    elif not os.path.isdir(config.folder):  # noqa: PTH112 - raises nothing
+    elif not os.path.isdir(folder):  # noqa: PTH112 - raises nothing
         yield rows.no_folder_row(config.folder)
     else:
         yield rows.disk_row(config.folder, measures.disk_speed(str(folder), disk_bytes), free)

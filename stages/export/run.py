@@ -9,6 +9,7 @@ from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
 from milan_pipeline.core.progress import waiting
 from milan_pipeline.errors import MismatchError
 from milan_pipeline.evaluate.evaluation_view import resized_side
+from milan_pipeline.evaluate.segmentation.views import INTERPOLATION
 from milan_pipeline.models.weight_files import _json
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.run_state import STATE_NAME
@@ -18,7 +19,7 @@ from milan_pipeline.stages.export.source import Source, read_source
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.storage.checksums import put_with_sums
-from milan_pipeline.weights.export import official_files, own_files, timm_files
+from milan_pipeline.weights.export import BICUBIC, official_files, own_files, timm_files
 from milan_pipeline.weights.huggingface import huggingface_files, huggingface_model
 from milan_pipeline.weights.model_card import CARD
 from milan_pipeline.weights.official import require_official
@@ -108,7 +109,7 @@ def _onnx_files(source: Source) -> tuple[dict[str, bytes], float]:
         "classes": list(source.classes),
         "image_size": size,
         "resized_shorter_side": resized_side(size, head.crop_pct if head else 1.0),
-        "interpolation": "bicubic",
+        "interpolation": INTERPOLATION if source.kind == "segmenter" else BICUBIC,
         "mean": list(described["mean"]),
         "std": list(described["std"]),
     }

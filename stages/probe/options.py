@@ -177,8 +177,8 @@ class AttentiveOptions:
     )
     attentive_memory: float = option(
         4.0,
-        help="For --attentive: largest memory for patch features. Sets that need more are encoded "
-        "again in each epoch.",
+        help="For --attentive: largest memory for patch features. A --train that needs more "
+        "is encoded again in each epoch, and so twice where rates are tried.",
         role="execution",
         least=0,
         group="This machine",
@@ -231,8 +231,8 @@ class EncodingOptions:
     )
     seed: int = option(
         0,
-        help="Seed of --random-init, of views, of linear classifiers and of the patches that are "
-        "kept.",
+        help="Seed of --random-init, of views, of linear and attentive classifiers and of the "
+        "patches that are kept.",
         group="Scoring",
         unit="number",
     )

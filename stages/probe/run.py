@@ -42,7 +42,7 @@ from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import reporting
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.stages.probe.command import KS, TEMPERATURE, Probe
-from milan_pipeline.stages.probe.scorers import attend, classifiers_of
+from milan_pipeline.stages.probe.scorers import attend, attentive_of, classifiers_of
 from milan_pipeline.stages.shared.checking import tell_of_random_weights
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.scores import scores_table
@@ -98,7 +98,11 @@ def dry_run(config: Probe) -> None:
         )
     }
     said = f"images to encode: {left['train']} to learn from, {left['test']} to score on"
-    again = "; with --attentive all of them once more, or in each epoch" if config.attentive else ""
+    again = ""
+    if config.attentive:
+        passes = attentive_of(config).passes
+        again = "; with --attentive all of them once more or, where patches of --train need more "
+        again += f"than --attentive-memory, about {passes} times"
     say(said + again, images_to_encode=left)
     trained = config.attentive + sum(name != "none" for name in config.linear)
     columns = 1 + len(config.k or KS) + trained

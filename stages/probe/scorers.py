@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from milan_pipeline.core.console import bytes_text, warn
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.encoders.frozen import FrozenEncoder
@@ -48,6 +49,16 @@ def classifiers_of(config: Probe, device: str) -> Classifiers:
     )
 
 
+def attentive_of(config: Probe) -> Attentive:
+    """Return how the attentive probe is trained."""
+    return Attentive(
+        rates=config.attentive_lr,
+        epochs=config.attentive_epochs,
+        batch=config.attentive_batch,
+        seed=config.seed,
+    )
+
+
 def attend(
     config: Probe, sets: Sets, encoder: Callable[[], FrozenEncoder], stop: StopRequest
 ) -> tuple[dict[str, Labels], dict[str, Any]]:
@@ -65,14 +76,9 @@ def attend(
     """
     if not config.attentive:
         return {}, {}
-    protocol = Attentive(
-        rates=config.attentive_lr,
-        epochs=config.attentive_epochs,
-        batch=config.attentive_batch,
-        seed=config.seed,
-    )
+    protocol = attentive_of(config)
 
-    def source(place: str, found: FeatureSet, what: str) -> PatchSource:
+    def source(place: str, found: FeatureSet, what: str, memory: float) -> PatchSource:
         images = PatchSource(
             table=open_labelled(place, kind="class"),
             bad=found.bad,
@@ -80,7 +86,7 @@ def attend(
             crop_pct=config.crop_pct or CROP_PCT,
             batch_size=config.batch_size,
             workers=config.decoders,
-            memory=config.attentive_memory * GB,
+            memory=memory,
             stop=stop,
             what=f"probe: patches of {what}",
         )
@@ -91,7 +97,15 @@ def attend(
             )
         return images
 
-    train = source(config.train, sets.train, "train")
-    answers_N, choice = attentive_answers(train, source(config.val, sets.test, "val"), protocol)
+    train = source(config.train, sets.train, "train", config.attentive_memory * GB)
+    if not train.is_kept:
+        warn(
+            f"patches of --train need {bytes_text(train.feature_bytes)}, and --attentive-memory is "
+            f"{config.attentive_memory:g} GB: its images are encoded about {protocol.passes} times,"
+            " and a run that is stopped meanwhile begins the attentive probe anew"
+        )
+    # Images that are scored are read once: nothing of them is kept.
+    test = source(config.val, sets.test, "val", 0.0)
+    answers_N, choice = attentive_answers(train, test, protocol)
     details = dataclasses.asdict(choice) | {"batch": protocol.batch_of(len(train.labels))}
     return {"attentive": answers_N}, {"attentive": details}

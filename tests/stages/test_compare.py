@@ -102,3 +102,14 @@ def test_a_folder_that_cannot_be_listed_is_an_error(project, capsys, monkeypatch
     assert (
         f"{project}/runs/b cannot be listed (Permission denied); check who may access it\n" in error
     )
+
+
+def test_what_is_said_below_the_table_fits_100_columns(tmp_path, capsys):
+    for name, score in (("a", 70.0), ("b", 71.0)):
+        found = result(name, label=name * 60, metrics={"knn@20": score}, inputs={"test": "f00d"})
+        interval = {"knn@20": (score - 5, score + 5)}
+        write_scores(dataclasses.replace(found, folder=str(tmp_path / name), intervals=interval))
+    run_cli("compare", str(tmp_path))
+    said = capsys.readouterr().out.split("\n\n", 1)[1]
+    assert max(map(len, said.splitlines())) <= 100
+    assert "do not differ (95% interval" in " ".join(said.split())

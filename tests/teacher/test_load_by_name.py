@@ -240,3 +240,13 @@ def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
 def test_a_model_without_a_tag_is_told_to_name_one() -> None:
     with pytest.raises(ConfigError, match="give --pretrained, for example openai"):
         load_visual(TeacherSpec(name="ViT-B-16"))
+
+
+def test_a_folder_hides_no_model_of_open_clip(tmp_path, monkeypatch):
+    """Runs are often called by their teacher."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("ViT-B-16", "ViT-B-17"):
+        (tmp_path / name).mkdir()
+    require_weights(TeacherSpec(name="ViT-B-16", pretrained="openai"))
+    with pytest.raises(ConfigError, match="'ViT-B-17' is a folder; give local-dir:"):
+        require_weights(TeacherSpec(name="ViT-B-17", pretrained="openai"))

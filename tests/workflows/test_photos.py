@@ -36,3 +36,15 @@ def test_each_fiftieth_photograph_is_held_apart_and_pixels_are_kept(tmp_path: Pa
     again, _ = photo_pools(tmp_path / "photos", tmp_path / "cache", 0)
     assert again.captions == train.captions
     assert [path.stat().st_mtime_ns for path in kept] == before
+
+
+def test_pixels_of_other_photographs_are_not_taken_from_the_cache(tmp_path: Path) -> None:
+    for folder, first in (("one", 0), ("other", 99)):
+        for number in range(APART):
+            place = tmp_path / folder / "cat" / f"{number:02}.jpg"
+            write_picture(place, first + number)
+        (tmp_path / folder / "cat" / ".DS_Store").write_bytes(b"no picture")
+    one, other = (
+        photo_pools(tmp_path / folder, tmp_path / "cache", 0)[0] for folder in ("one", "other")
+    )
+    assert not np.array_equal(one.pixels, other.pixels)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from milan_pipeline.provenance.identity import content_hash
 from workflows.demo.captions import OPENINGS, PROMPTS, SMALL, with_article
 from workflows.demo.compose import SIZE
 from workflows.demo.pool import Pool
@@ -27,13 +28,15 @@ NOUNS: dict[str, tuple[str, ...]] = {
     "truck": ("truck", "lorry"),
 }
 """What else a class of CIFAR-10 may be called; the first is its name."""
-APART = 50
+APART, DIGITS = 50, 12
 PLACES = ("outdoors", "up close", "seen from afar", "in daylight", "in the middle")
 
 
 def class_names(folder: Path) -> list[str]:
     """Name the classes of a folder with a sub-folder for each, in the order of their numbers."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir())
+    return sorted(
+        path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
 
 
 def caption(name: str, rng: np.random.Generator) -> str:
@@ -66,7 +69,8 @@ def photo_pools(folder: Path, cache: Path, seed: int) -> tuple[Pool, Pool]:
     """
     names = class_names(folder)
     photos = [(label, path) for label, name in enumerate(names)
-              for path in sorted((folder / name).iterdir())]  # fmt: skip
+              for path in sorted((folder / name).iterdir())
+              if not path.name.startswith(".")]  # fmt: skip
     checked = photos[APART - 1 :: APART]
     trained = [photo for row, photo in enumerate(photos) if row % APART != APART - 1]
     rng = np.random.default_rng(seed)
@@ -82,7 +86,13 @@ def photo_pools(folder: Path, cache: Path, seed: int) -> tuple[Pool, Pool]:
 
 
 def _pixels(paths: list[Path], kept: Path) -> NDArray[np.uint8]:
-    """Squash photographs to a scene's size, once; pixels are read from disk when needed."""
+    """Squash photographs to a scene's size, once; pixels are read from disk when needed.
+
+    Other files, or files that have changed, are other photographs.
+    """
+    stats = [(str(path), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
+    digest = content_hash({"photographs": stats})[:DIGITS]
+    kept = kept.with_name(f"{kept.stem}-{digest}.npy")
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.empty((len(paths), 3, SIZE, SIZE), dtype=np.uint8)

@@ -127,8 +127,13 @@ class PatchSource:
     @property
     def is_kept(self) -> bool:
         """Whether the features of all images fit into `memory`."""
+        return self.feature_bytes <= self.memory
+
+    @property
+    def feature_bytes(self) -> int:
+        """What the features of all images take."""
         patches, width = self.shape
-        return len(self.places) * patches * width * BYTES <= self.memory
+        return len(self.places) * patches * width * BYTES
 
     def batches(
         self, rows: Callable[[], Iterable[Tensor]]

@@ -95,6 +95,11 @@ class Attentive:
     batch: int | None = None
     seed: int = 0
 
+    @property
+    def passes(self) -> int:
+        """How often all images are seen: nine tenths, a tenth and all of them, or all alone."""
+        return self.epochs if len(self.rates) == 1 else round(1.9 * self.epochs + 0.1)
+
     def batch_of(self, samples: int) -> int:
         """Return the batch for a set of so many samples, at most all of them."""
         suits = min(ATTENTIVE_BATCH, max(samples // STEPS_PER_EPOCH, SMALLEST_BATCH))

@@ -24,6 +24,8 @@ from milan_pipeline.evaluate.segmentation.colours import distorted
 from milan_pipeline.evaluate.segmentation.masks import IGNORED, Labels
 
 CROPS_TRIED = 10
+INTERPOLATION = "bilinear"
+"""Of pixels, also where they are scored."""
 
 
 class MaskedBatch(NamedTuple):
@@ -94,7 +96,9 @@ class Window:
 
     def image(self, rgb: Image.Image) -> NDArray[np.uint8]:
         """Cut it out of an image: (H, W, C), antialiased."""
-        return np.asarray(rgb.resize(self.size, Image.Resampling.BILINEAR, box=self.box))
+        return np.asarray(
+            rgb.resize(self.size, Image.Resampling[INTERPOLATION.upper()], box=self.box)
+        )
 
     def labels(self, labels: Image.Image) -> NDArray[np.uint8]:
         """Cut it out of labels: (H, W), each that of the nearest pixel."""

@@ -1,8 +1,9 @@
 """Reads the facts of a run: what it trains, its progress, its speed and its results."""
 
+import collections
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,8 @@ class RunReport:
         newest, unreadable = newest_checkpoint(self.folder), _unreadable(self.folder)
         total = None if self.state is None else self.state.get("total_steps")
         cards = {
-            f"{result.stage} ({result.name})": card_line(card)
-            for result in self.results
+            f"{result.stage} ({name})": card_line(card)
+            for result, name in self._named()
             if (card := card_of(result)) is not None
         }
         return {
@@ -89,11 +90,18 @@ class RunReport:
             "latest steps": latest(self.history),
             "ledger": {"unreadable_images": len(unreadable), "first": unreadable[:NAMED]},
             "results": {
-                f"{result.stage} {metric} ({result.name}), %": value
-                for result in self.results
+                f"{result.stage} {metric} ({name}), %": value
+                for result, name in self._named()
                 for metric, value in result.metrics.items()
             },
         } | ({"protocols": cards} if cards else {})
+
+    def _named(self) -> Iterator[tuple[Result, str]]:
+        """Yield results with their names, and with their folders where a stage has a name twice."""
+        count = collections.Counter((result.stage, result.name) for result in self.results)
+        for result in self.results:
+            is_alone = count[result.stage, result.name] == 1
+            yield result, result.name if is_alone else f"{result.name}, {result.folder}"
 
 
 def read_run(url: str, results: tuple[str, ...] = ()) -> RunReport:

@@ -46,3 +46,6 @@ def test_a_folder_that_is_not_there_yet_is_told_to_be_made(tmp_path: Path) -> No
     config = configured("doctor", str(tmp_path / "data"), "--no-hub")
     (row,) = (row for row in examined(config, disk_bytes=1000) if row.name == "disk")
     assert row.remedy.startswith(f"mkdir -p {tmp_path / 'data'}")
+    config = configured("doctor", f"file://{tmp_path}", "--no-hub")
+    (row,) = (row for row in examined(config, disk_bytes=1000) if row.name == "disk")
+    assert not row.remedy.startswith("mkdir")

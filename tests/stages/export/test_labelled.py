@@ -158,6 +158,16 @@ def test_onnxruntime_gives_a_classifiers_logits_and_class_names(tmp_path, monkey
         assert (again / name).read_bytes() == (out / name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("make", "expected"), [(segmenter_run, "bilinear"), (classifier_run, "bicubic")]
+)
+def test_pixels_are_resized_as_they_were_to_train(make, expected, tmp_path, monkeypatch):
+    make(tmp_path / "run")
+    monkeypatch.setattr("milan_pipeline.stages.export.run.onnx_model", lambda *_, **__: (b"", 0.0))
+    out = export(tmp_path / "run", "onnx", tmp_path / "out")
+    assert json.loads((out / "config.json").read_text())["interpolation"] == expected
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["linear", "upernet"])
 def test_onnxruntime_gives_a_segmenters_logits(head, tmp_path, monkeypatch):

@@ -240,13 +240,16 @@ def test_without_a_linear_classifier_there_are_its_neighbours_alone(options):
     assert answers.dtype.names == ("label", "knn", "knn@7")
 
 
-def test_an_attentive_probe_is_scored_as_the_others_are(options):
+def test_an_attentive_probe_is_scored_as_the_others_are(options, capsys):
     attentive: dict[str, Any] = {
         "attentive": True,
         "attentive_epochs": 3,
         "attentive_lr": (1e-3, 1e-2),
+        "attentive_memory": 0.0,
     }
     probe.run(Probe(**options | {"encoder": "pixels:16"}, k=(3,), linear=("none",), **attentive))
+    # Nine tenths, a tenth and all of the images, in 3 epochs each.
+    assert "its images are encoded about 6 times" in capsys.readouterr().err
     found = scores(options)
     assert found["metrics"] == {"knn@3": 100, "attentive": 100}
     assert found["intervals"]["attentive"] == list(wilson(30, 30))
