@@ -38,6 +38,7 @@ class RunData:
         teachers: in the order of the student's heads, that of their names.
         prior_from: the name of the teacher whose prior masks are drawn by.
         resample: whether targets of another grid than the student's are resampled.
+        packed: how many views the shards of each teacher hold, by its name.
     """
 
     pairs: PairTable
@@ -45,6 +46,7 @@ class RunData:
     teachers: tuple[TeacherTargets, ...]
     prior_from: str
     resample: bool = False
+    packed: Mapping[str, int]
 
     @functools.cached_property
     def shuffled_bytes(self) -> int:
@@ -191,4 +193,5 @@ def open_run_data(
         teachers=teachers,
         prior_from=next(iter(targets)) if prior_from is None else prior_from,
         resample=resample,
+        packed=packed,
     )

@@ -13,9 +13,10 @@ from milan_pipeline.codecs.fitting import fit_codec, fit_steps
 from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.codecs.registry import BITS, BITS_PER_BYTE, LEVELS, CodecSpec, parse_codec
 from milan_pipeline.codecs.spectrum import effective_rank
-from milan_pipeline.core.console import aligned, report
+from milan_pipeline.core.console import aligned, report, warn
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.progress import progress_bar, ticking
+from milan_pipeline.errors import ConfigError
 from milan_pipeline.planning.codec_measures import CodecMeasures, FileBytes, Measurement
 from milan_pipeline.planning.codec_targets import stored_targets, synthetic_targets
 from milan_pipeline.stages.codecs.command import MeasureCodecs
@@ -92,15 +93,28 @@ def chosen(texts: Sequence[str], width: int) -> dict[str, CodecSpec]:
 
 
 def _measured(measurement: Measurement, specs: Mapping[str, CodecSpec]) -> list[CodecMeasures]:
-    """Fit each codec that needs it, and measure it."""
+    """Fit each codec that needs it, and measure it.
+
+    A codec that cannot be fitted is left out with a warning.
+
+    Raises:
+        ConfigError: none can be.
+    """
     total = sum(fit_steps(spec) for spec in specs.values() if spec.needs_fit)
     name = measurement.targets.name
     bar = progress_bar(f"codecs, {name}", total=total, unit="steps")
+    found: list[CodecMeasures] = []
     with bar, ticking(bar):
-        return [
-            measurement.of(text, _fitted(measurement, text, spec, bar))
-            for text, spec in specs.items()
-        ]
+        for text, spec in specs.items():
+            try:
+                codec = _fitted(measurement, text, spec, bar)
+            except ConfigError as error:
+                if not found and text == list(specs)[-1]:
+                    raise
+                warn(f"{text} is left out: {error}")
+            else:
+                found.append(measurement.of(text, codec))
+    return found
 
 
 def _fitted(measurement: Measurement, text: str, spec: CodecSpec, bar: Any) -> Codec:

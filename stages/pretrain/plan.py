@@ -30,6 +30,7 @@ from milan_pipeline.stages.pretrain.teachers import (
     target_folders,
     target_weights,
     warn_of_lost_lengths,
+    warn_of_unused_views,
 )
 from milan_pipeline.stages.shared.training import (
     TrainingPlan,
@@ -118,6 +119,8 @@ class PretrainPlan(TrainingPlan[Pretrain]):
             )
         if isinstance(self.data, RunData) and self.config.target_norm == "none":
             warn_of_lost_lengths({t.folder: t.codec.spec.name for t in self.data.teachers})
+        if isinstance(self.data, RunData):
+            warn_of_unused_views(self.data.packed, views)
         if epochs < views:
             warn(
                 f"--epochs {epochs} leaves {views - epochs} of the {views} views unused, since an "

@@ -122,6 +122,22 @@ def warn_of_lost_lengths(codecs: Mapping[str, str]) -> None:
         )
 
 
+def warn_of_unused_views(packed: Mapping[str, int], views: int) -> None:
+    """Say so where some of a teacher's views are not used because another teacher lacks them.
+
+    Args:
+        packed: how many views the target shards of each teacher hold.
+        views: how many of them are used.
+    """
+    fewest = min(packed, key=packed.__getitem__)
+    more = [f"{count} views of {name}" for name, count in packed.items() if count > packed[fewest]]
+    if more and views == packed[fewest]:
+        warn(
+            f"of {' and '.join(more)} only {views} are used, since {fewest} has no more; extract "
+            f"and pack more views of {fewest} to use all"
+        )
+
+
 def require_teachers(
     targets: Sequence[str], weights: Sequence[str], prior_from: str | None
 ) -> None:

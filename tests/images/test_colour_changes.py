@@ -1,6 +1,7 @@
 """Changes of colours: drawn by their probabilities, and applied as written down in floats."""
 
 import colorsys
+import hashlib
 
 import numpy as np
 import pytest
@@ -14,6 +15,15 @@ from milan_pipeline.images.colour_changes import (
 )
 
 VIEW = np.random.default_rng(0).integers(0, 256, (3, 16, 16), np.uint8)
+RECORDED = [
+    ["dbfc571e47bc", "ed492b1bf26e"],
+    ["c1001e52b2c4", "603e108afa64"],
+    ["fbe67ebd3db7", "99201b5307e3"],
+    ["e0344cd77b0a", "3dd58dd1227d"],
+    ["b90c388b8af3", "54303c39cd62"],
+    ["f70a84a37afd", "c03503f9b8a2"],
+]
+"""Hashes of the numbers drawn for some keys, and of the views that they give."""
 DINO = {"jitter": 0.8, "grey": 0.2, "blur": 0.5, "solarise": 0.2}
 
 
@@ -92,3 +102,16 @@ def test_blur_is_a_gaussian_whose_width_follows_the_view():
 
 def test_solarise_inverts_bright_values():
     np.testing.assert_array_equal(changed(solarise=1.0), np.where(VIEW < 128, VIEW, 255.0 - VIEW))
+
+
+def test_colours_are_those_that_stores_have_been_made_with():
+    """Recorded: the identity of targets does not say how colours are drawn and computed."""
+    assert [_recorded(number) for number in range(len(RECORDED))] == RECORDED
+
+
+def _recorded(number):
+    change = draw_colours(dict.fromkeys(KINDS, 0.7), seed=number, key=f"k{number}", view=number)
+    plain = (np.arange(3 * 64 * 64) * 7919 // 16 % 256).astype(np.uint8).reshape(3, 64, 64)
+    view = changed_colours(plain, change)
+    numbers = np.array(change, "<f4").tobytes()
+    return [hashlib.sha256(each).hexdigest()[:12] for each in (numbers, view.tobytes())]

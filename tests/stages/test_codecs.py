@@ -3,12 +3,18 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from milan_pipeline.codecs.registry import parse_codec
+from milan_pipeline.errors import ConfigError
 from milan_pipeline.provenance.record import record_bytes
+from milan_pipeline.stages.codecs.report import _measured
 from tests.support.cli import run_cli
+from tests.support.fitted import sample
 
 KEYS = {
     "codec", "targets", "bytes_per_token", "bytes_per_sample", "compression", "files_compression",
@@ -124,3 +130,15 @@ def read(capsys: pytest.CaptureFixture[str]) -> str:
     assert output.out == ""
     assert len(output.err.splitlines()) == 1
     return output.err
+
+
+def test_a_codec_that_cannot_be_fitted_costs_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    targets = SimpleNamespace(name="store", fit_nMD=sample(3))
+    measurement: Any = SimpleNamespace(targets=targets, of=lambda text, _: text)
+    specs: Any = {text: parse_codec(text) for text in ("float16", "joint:bytes=13")}
+    found: list[Any] = _measured(measurement, specs)
+    assert found == ["float16"]
+    assert "joint:bytes=13 is left out: " in capsys.readouterr().err
+    del specs["float16"]
+    with pytest.raises(ConfigError, match="more than int8 takes"):
+        _measured(measurement, specs)

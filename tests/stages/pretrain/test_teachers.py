@@ -14,6 +14,7 @@ from milan_pipeline.stages.pretrain.teachers import (
     target_folders,
     target_weights,
     warn_of_lost_lengths,
+    warn_of_unused_views,
 )
 from tests.support.second_teacher import write_second_teacher
 
@@ -42,6 +43,13 @@ def test_lengths_that_a_codec_lost_are_told_of(capsys):
     assert capsys.readouterr().err == ""
     warn_of_lost_lengths({"a": "float16", "b": "rotation", "c": "joint"})
     assert "the codec of --targets b and c keeps directions alone" in capsys.readouterr().err
+
+
+def test_views_that_another_teacher_lacks_are_told_of(capsys):
+    warn_of_unused_views({"clip": 4, "dino": 4}, 4)
+    assert capsys.readouterr().err == ""
+    warn_of_unused_views({"clip": 4, "dino": 1}, 1)
+    assert "of 4 views of clip only 1 are used, since dino has no more" in capsys.readouterr().err
 
 
 def test_weights_by_name():
