@@ -13,7 +13,6 @@ import pytest
 from milan_pipeline.cluster.world import World
 from milan_pipeline.errors import StorageError
 from milan_pipeline.provenance.run_state import trained_steps, write_state
-from milan_pipeline.training.evaluations import Evaluations
 from milan_pipeline.training.run_folder import RunFolder, run_lock
 
 FORK = multiprocessing.get_context("fork")
@@ -32,14 +31,6 @@ def test_a_file_in_the_place_of_checkpoints_is_named_before_the_first_step(tmp_p
         opened,
     ):
         pass
-
-
-def test_a_resume_drops_the_scores_of_steps_that_are_scored_again(tmp_path):
-    evaluations = Evaluations(tmp_path, key="top1", val="v")
-    for step in (2, 4):
-        evaluations.add(step, {"top1": 10.0 * step}, lambda: None)
-    with RunFolder(tmp_path, World()).opened(2, 5, keep=1):
-        assert [row["step"] for row in evaluations.rows()] == [2]
 
 
 def test_the_state_tells_how_far_a_run_has_come(tmp_path):

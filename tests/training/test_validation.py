@@ -139,6 +139,14 @@ def test_the_last_step_is_scored_again_where_its_files_are_of_other_images(tmp_p
     assert (first.is_due(2), first.is_due(3), second.is_due(3)) == (False, True, False)
 
 
+def test_a_resume_drops_the_scores_of_steps_that_are_scored_again(tmp_path):
+    validation = validation_of(Evaluator(nn.Linear(1, 1, bias=False)), tmp_path)
+    for step in (2, 3):
+        scored(validation, step)
+    validation.resume(2)
+    assert [row["step"] for row in validation.evaluations.rows()] == [2]
+
+
 def test_scores_are_shown_before_they_are_kept(tmp_path):
     """Whoever is killed between the two shows them twice, and not never."""
     validation = validation_of(Evaluator(nn.Linear(1, 1, bias=False)), tmp_path)
