@@ -42,6 +42,7 @@ from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import reporting
 from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.stages.probe.command import KS, TEMPERATURE, Probe
+from milan_pipeline.stages.probe.kept import kept_of
 from milan_pipeline.stages.probe.scorers import attend, attentive_of, classifiers_of
 from milan_pipeline.stages.shared.checking import tell_of_random_weights
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
@@ -66,12 +67,14 @@ def run(config: Probe) -> None:
         encoder = functools.cache(functools.partial(_load, config, device))
         sets = _sets(config, record, (train, test), encoder, stop)
         names = train.common.get("classes") or test.common.get("classes") or []
-        answers, details = classify(sets, config.pool, classifiers_of(config, device))
-        attended, choice = attend(config, sets, encoder, stop)
+        kept, classifiers = kept_of(config, record, sets), classifiers_of(config, device)
+        answers, details = kept.classified(lambda: classify(sets, config.pool, classifiers))
+        attended, choice = attend(config, sets, encoder, stop, kept)
         details |= choice | {"class_names": names}
         result = _write(config, record, sets, answers | attended, details)
     counts = {name: result.extras[name] for name in ("train", "test")}
     record.finish(counts | {"skipped": len(result.extras["bad"])})
+    kept.remove()
     found = {"metrics": result.metrics, "intervals": result.intervals}
     facts = {**found, **counts, "skipped": len(result.extras["bad"])}
     say(_table(result), out=config.folder, encoder=result.name, **facts)

@@ -12,13 +12,14 @@ from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.encoders.frozen import FrozenEncoder
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.evaluation_view import CROP_PCT
-from milan_pipeline.evaluate.probe.attentive import attentive_answers
+from milan_pipeline.evaluate.probe.attentive import Choice, attentive_answers, choose_rate
 from milan_pipeline.evaluate.probe.feature_cache import FeatureSet
 from milan_pipeline.evaluate.probe.features import Labels
 from milan_pipeline.evaluate.probe.patches import PatchSource
 from milan_pipeline.evaluate.probe.protocols import Attentive, OfficialLinear, Sweep
 from milan_pipeline.evaluate.probe.scoring import Classifiers, Sets
 from milan_pipeline.stages.probe.command import TEMPERATURE, Probe
+from milan_pipeline.stages.probe.kept import Kept
 
 GB = 10**9
 
@@ -60,7 +61,11 @@ def attentive_of(config: Probe) -> Attentive:
 
 
 def attend(
-    config: Probe, sets: Sets, encoder: Callable[[], FrozenEncoder], stop: StopRequest
+    config: Probe,
+    sets: Sets,
+    encoder: Callable[[], FrozenEncoder],
+    stop: StopRequest,
+    kept: Kept,
 ) -> tuple[dict[str, Labels], dict[str, Any]]:
     """Return the answers of the attentive probe, and details for `scores.json`; both by its name.
 
@@ -69,6 +74,7 @@ def attend(
         sets: of the same images, which say which of them can be decoded.
         encoder: loads what encodes them.
         stop: checked before each batch.
+        kept: takes the chosen rate, and has that of a call that was stopped.
 
     Raises:
         DataError: see `attentive_answers`.
@@ -102,10 +108,13 @@ def attend(
         warn(
             f"patches of --train need {bytes_text(train.feature_bytes)}, and --attentive-memory is "
             f"{config.attentive_memory:g} GB: its images are encoded about {protocol.passes} times,"
-            " and a run that is stopped meanwhile begins the attentive probe anew"
+            " and of a run that is stopped meanwhile, only the chosen rate is kept"
         )
     # Images that are scored are read once: nothing of them is kept.
     test = source(config.val, sets.test, "val", 0.0)
-    answers_N, choice = attentive_answers(train, test, protocol)
+    known = kept.read("choice")
+    choice = choose_rate(train, protocol) if known is None else Choice(**known)
+    kept.add("choice", dataclasses.asdict(choice))
+    answers_N, _ = attentive_answers(train, test, protocol, choice)
     details = dataclasses.asdict(choice) | {"batch": protocol.batch_of(len(train.labels))}
     return {"attentive": answers_N}, {"attentive": details}

@@ -113,52 +113,69 @@ def heads_of(width: int) -> int:
     return max(count for count in range(1, max(1, width // HEAD_WIDTH) + 1) if width % count == 0)
 
 
-def attentive_answers(train: Patches, test: Patches, protocol: Attentive) -> tuple[Labels, Choice]:
-    """Train attentive probes, choose a rate, and have the chosen probe classify other images.
+def choose_rate(train: Patches, protocol: Attentive) -> Choice:
+    """Try each rate on nine tenths of the images; of equally good ones take the smallest.
 
     Args:
-        train: images to train on; a tenth of them is held out for the choice of the rate.
-        test: images to classify.
+        train: images to train on; a tenth of them is held out for the choice.
         protocol: how to train.
 
-    Returns:
-        The label given to each image of `test`, and what was chosen; of equally good rates
-        the smallest.
-
     Raises:
-        DataError: there are no images, the training labels are all the same, too few to hold any
-            out, or every probe has diverged.
+        DataError: the images are too few to hold any out, or every probe has diverged.
         InterruptedRunError: a stop was asked for.
     """
-    labels_N = train.labels
-    require_any(test.labels)
+    labels_N, heads = train.labels, heads_of(train.shape[1])
+    if len(protocol.rates) == 1:
+        return Choice(rate=protocol.rates[0], held_out=None, heads=heads)
     classes_Y, _ = numbered(labels_N)
-    rows_N, best = np.arange(len(labels_N)), protocol.rates[0]
-    score = None
-    if len(protocol.rates) > 1:
-        held_N = held_out(labels_N)
-        if not held_N.any():
-            raise DataError(
-                f"{len(labels_N)} training images are too few to hold a tenth out for the "
-                "attentive probe; give more, or one --attentive-lr"
-            )
-        tried = train_probes(train, rows_N[~held_N], protocol.rates, protocol)
-        answers = [classes_Y[each] for each in _classify(tried, train, rows_N[held_N])]
-        sound = [_is_finite(head) for head in tried.heads]
-        scores = {
-            rate: accuracy(answer, labels_N[held_N])
-            for rate, answer, is_sound in zip(protocol.rates, answers, sound, strict=True)
-            if is_sound
-        }
-        if not scores:
-            raise DataError("every attentive probe has diverged; give lower --attentive-lr")
-        best = max(sorted(scores), key=lambda rate: scores[rate])
-        score = scores[best]
-    final = train_probes(train, rows_N, (best,), protocol)
+    rows_N, held_N = np.arange(len(labels_N)), held_out(labels_N)
+    if not held_N.any():
+        raise DataError(
+            f"{len(labels_N)} training images are too few to hold a tenth out for the "
+            "attentive probe; give more, or one --attentive-lr"
+        )
+    tried = train_probes(train, rows_N[~held_N], protocol.rates, protocol)
+    answers = [classes_Y[each] for each in _classify(tried, train, rows_N[held_N])]
+    sound = [_is_finite(head) for head in tried.heads]
+    scores = {
+        rate: accuracy(answer, labels_N[held_N])
+        for rate, answer, is_sound in zip(protocol.rates, answers, sound, strict=True)
+        if is_sound
+    }
+    if not scores:
+        raise DataError("every attentive probe has diverged; give lower --attentive-lr")
+    best = max(sorted(scores), key=lambda rate: scores[rate])
+    return Choice(rate=best, held_out=scores[best], heads=heads)
+
+
+def attentive_answers(
+    train: Patches, test: Patches, protocol: Attentive, choice: Choice | None = None
+) -> tuple[Labels, Choice]:
+    """Train an attentive probe by the chosen rate, and have it classify other images.
+
+    Args:
+        train: images to train on.
+        test: images to classify.
+        protocol: how to train.
+        choice: what `choose_rate` returned; None calls it.
+
+    Returns:
+        The label given to each image of `test`, and what was chosen.
+
+    Raises:
+        DataError: there are no images, the training labels are all the same, or the probe has
+            diverged; and as `choose_rate` does.
+        InterruptedRunError: a stop was asked for.
+    """
+    require_any(test.labels)
+    classes_Y, _ = numbered(train.labels)
+    choice = choose_rate(train, protocol) if choice is None else choice
+    final = train_probes(train, np.arange(len(train.labels)), (choice.rate,), protocol)
     if not _is_finite(final):
-        raise DataError(f"the attentive probe has diverged; give an --attentive-lr below {best:g}")
+        raise DataError(
+            f"the attentive probe has diverged; give an --attentive-lr below {choice.rate:g}"
+        )
     (answers_N,) = _classify(final, test, np.arange(len(test.labels)))
-    choice = Choice(rate=best, held_out=score, heads=heads_of(train.shape[1]))
     return classes_Y[answers_N], choice
 
 

@@ -1,7 +1,9 @@
 """The probe stage on packed shards: scores, its record, and what it refuses."""
 
+import dataclasses
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from milan_pipeline.core.console import Verbosity, output
-from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
+from milan_pipeline.errors import (
+    ConfigError,
+    DataError,
+    InterruptedRunError,
+    MismatchError,
+    MissingDataError,
+)
 from milan_pipeline.evaluate.intervals import wilson
 from milan_pipeline.evaluate.scores_file import Result, write_scores
 from milan_pipeline.stages.probe import command as probe
@@ -323,3 +331,27 @@ def test_the_encoder_sees_what_the_official_protocols_show(options, tmp_path, cr
         expected_HWC = resized_and_cropped(png(label, rng), resize, 16)
         pixels_CHW = (255 * seen_F.float()).round().reshape(3, 16, 16)
         assert (pixels_CHW.permute(1, 2, 0).numpy() == expected_HWC).all()
+
+
+def test_what_was_done_before_an_attentive_probe_is_stopped_is_not_done_again(options, monkeypatch):
+    def stopped(*_):
+        raise InterruptedRunError("stopped")
+
+    config = Probe(
+        **options | {"encoder": "pixels:16"}, k=(3,), attentive=True, attentive_epochs=1,
+        attentive_lr=(1e-3, 1e-2),
+    )  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr("milan_pipeline.stages.probe.scorers.attentive_answers", stopped)
+        with pytest.raises(InterruptedRunError):
+            probe.run(config)
+    part = Path(options["out"]) / "probe-part.json"
+    assert part.exists()
+    with monkeypatch.context() as patch:
+        for name in ("run.classify", "scorers.choose_rate"):
+            patch.setattr(f"milan_pipeline.stages.probe.{name}", stopped)
+        probe.run(config)
+    assert not part.exists()
+    found = scores(options)
+    probe.run(dataclasses.replace(config, overwrite=True))
+    assert scores(options) == found
