@@ -152,8 +152,13 @@ class CodecSpec:
         return CodecSpec(name=self.name, token_bytes=size, cosine=self.cosine)
 
     def asks_for(self, other: "CodecSpec") -> bool:
-        """Tell whether another codec, which may be fitted already, is what this one asks for."""
-        return self == other if self.cosine is None else self.cosine == other.cosine
+        """Tell whether another codec, which may be fitted already, is what this one asks for.
+
+        One of so many bytes asks for any of these bytes, also if they were found for a cosine.
+        """
+        if self.cosine is not None:
+            return self.cosine == other.cosine
+        return self == dataclasses.replace(other, cosine=None)
 
     def code_width(self, width: int) -> int:
         """Return C for targets of width D."""

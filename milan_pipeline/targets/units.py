@@ -226,8 +226,11 @@ def why_not_transcoded(
         identity_hash: that of the store that is written.
         source: the mark of the unit in the other store.
     """
-    reason = why_undone(unit, marks, identity_hash)
-    if reason is None and marks[unit.mark_path].source_unit != unit_sha256(source):
+    mark = marks.get(unit.mark_path)  # once, as each look-up searches, and units may be millions
+    if mark is None:
+        return NOT_DONE
+    reason = why_undone(unit, {unit.mark_path: mark}, identity_hash)
+    if reason is None and mark.source_unit != unit_sha256(source):
         return "the unit that it was transcoded from has changed"
     return reason
 

@@ -95,7 +95,8 @@ def test_a_cosine_is_known_again_with_the_bytes_that_it_takes() -> None:
     assert spec_of(fitted.parameters()) == fitted
     assert spec.asks_for(fitted)
     assert not spec.asks_for(parse_codec("joint:bytes=9").for_width(64))
-    assert not parse_codec("joint:bytes=9").for_width(64).asks_for(fitted)
+    assert parse_codec("joint:bytes=9").for_width(64).asks_for(fitted)  # not to be fitted twice
+    assert not parse_codec("joint:bytes=8").for_width(64).asks_for(fitted)
     assert parse_codec("int8").asks_for(parse_codec("int8"))
 
 
