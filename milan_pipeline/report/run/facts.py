@@ -99,9 +99,10 @@ class RunReport:
     def _named(self) -> Iterator[tuple[Result, str]]:
         """Yield results with their names, and with their folders where a stage has a name twice."""
         count = collections.Counter((result.stage, result.name) for result in self.results)
-        for result in self.results:
+        folders = shortest_ends([result.folder for result in self.results])
+        for result, folder in zip(self.results, folders, strict=True):
             is_alone = count[result.stage, result.name] == 1
-            yield result, result.name if is_alone else f"{result.name}, {result.folder}"
+            yield result, result.name if is_alone else f"{result.name}, {folder}"
 
 
 def read_run(url: str, results: tuple[str, ...] = ()) -> RunReport:
@@ -137,13 +138,18 @@ def read_run(url: str, results: tuple[str, ...] = ()) -> RunReport:
 
 def distinctly_named(runs: Sequence[RunReport]) -> list[RunReport]:
     """Name each run by the shortest end of its path that tells it from the others."""
-    paths = [run.folder.resolve().parts for run in runs]
-    names = []
-    for path in paths:
-        lengths = range(1, len(path) + 1)
-        alone = (n for n in lengths if sum(p[-n:] == path[-n:] for p in paths) == 1)
-        names.append("/".join(path[-next(alone, 1) :]))
+    names = shortest_ends([str(run.folder.resolve()) for run in runs])
     return [dataclasses.replace(run, name=name) for run, name in zip(runs, names, strict=True)]
+
+
+def shortest_ends(paths: Sequence[str]) -> list[str]:
+    """Return the shortest end of each path that no other path has; the last part of equal ones."""
+    parts, ends = [path.rstrip("/").split("/") for path in paths], []
+    for own in parts:
+        lengths = range(1, len(own) + 1)
+        alone = (n for n in lengths if sum(other[-n:] == own[-n:] for other in parts) == 1)
+        ends.append("/".join(own[-next(alone, 1) :]))
+    return ends
 
 
 def options_of(record: dict[str, Any]) -> dict[str, Any]:
