@@ -72,11 +72,11 @@ def times_matrix_of_kind(
 ) -> torch.Tensor:
     """Multiply each vector by the matrix of its kind; return (T, O)."""
     if vector_TI.device.type == "cpu":
-        return _kind_by_kind(vector_TI, kind_T, matrix_SIO)
-    return _in_blocks(vector_TI, kind_T, matrix_SIO)
+        return kind_by_kind(vector_TI, kind_T, matrix_SIO)
+    return in_blocks(vector_TI, kind_T, matrix_SIO)
 
 
-def _kind_by_kind(
+def kind_by_kind(
     vector_TI: torch.Tensor, kind_T: torch.Tensor, matrix_SIO: torch.Tensor
 ) -> torch.Tensor:
     """Multiply by one matrix after the other; no matrix is copied."""
@@ -87,7 +87,7 @@ def _kind_by_kind(
     return product_TO
 
 
-def _in_blocks(
+def in_blocks(
     vector_TI: torch.Tensor, kind_T: torch.Tensor, matrix_SIO: torch.Tensor
 ) -> torch.Tensor:
     """Gather vectors of a kind in blocks of a fixed size, some of which stay in part empty.

@@ -278,10 +278,11 @@ def put_weights(
     weights = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     files = {
         f"{name}.safetensors": safetensors.torch.save(weights),
-        f"{name}.json": _json(description),
+        f"{name}.json": json_bytes(description),
     }
     put_with_sums(str(run), files)
 
 
-def _json(document: Mapping[str, Any]) -> bytes:
+def json_bytes(document: Mapping[str, Any]) -> bytes:
+    """Return a document as the JSON files beside weights have it."""
     return (json.dumps(document, indent=1) + "\n").encode()

@@ -14,7 +14,7 @@ from timm.models import VisionTransformer
 from torch import Tensor
 
 from milan_pipeline.errors import DataError, reason_of
-from milan_pipeline.models.weight_files import _json
+from milan_pipeline.models.weight_files import json_bytes
 from milan_pipeline.weights.official import official_state, require_official
 from milan_pipeline.weights.run_weights import described_encoder
 
@@ -77,7 +77,7 @@ def timm_files(
         **licence_of(description),
     }
     weights = weights_bytes(model.state_dict())
-    return {"model.safetensors": weights, "config.json": _json(config)}
+    return {"model.safetensors": weights, "config.json": json_bytes(config)}
 
 
 def official_files(state: Mapping[str, Tensor], encoder: VisionTransformer) -> dict[str, bytes]:
@@ -110,7 +110,7 @@ def own_files(state: Mapping[str, Tensor], description: Mapping[str, Any]) -> di
     Returns:
         The bytes of each file, by name.
     """
-    return {"model.safetensors": weights_bytes(state), "model.json": _json(description)}
+    return {"model.safetensors": weights_bytes(state), "model.json": json_bytes(description)}
 
 
 def encoder_with(state: Mapping[str, Tensor], description: Mapping[str, Any]) -> VisionTransformer:

@@ -19,7 +19,7 @@ from timm.models import VisionTransformer
 from torch import Tensor
 
 from milan_pipeline.errors import ConfigError
-from milan_pipeline.models.weight_files import _json
+from milan_pipeline.models.weight_files import json_bytes
 from milan_pipeline.weights.export import ClassHead, encoder_with, licence_of, weights_bytes
 from milan_pipeline.weights.official import differences_from_plain
 
@@ -49,8 +49,8 @@ def huggingface_files(
     )
     return {
         "model.safetensors": weights_bytes(state),
-        "config.json": _json(config | {"torch_dtype": "float32"} | licence_of(description)),
-        "preprocessor_config.json": _json(preprocessor),
+        "config.json": json_bytes(config | {"torch_dtype": "float32"} | licence_of(description)),
+        "preprocessor_config.json": json_bytes(preprocessor),
     }
 
 

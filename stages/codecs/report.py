@@ -67,7 +67,7 @@ def measure(config: MeasureCodecs) -> None:
     sets = [stored_targets(config.store, identity, units, config.samples)]
     if config.synthetic is not None:
         sets.append(synthetic_targets(sets[0], config.synthetic))
-    found = {one: _measured(one, specs) for one in (Measurement(s, files, device) for s in sets)}
+    found = {one: measured(one, specs) for one in (Measurement(s, files, device) for s in sets)}
     storage.put_bytes(config.plot, _picture(found))
     rows = [dataclasses.asdict(row) for rows in found.values() for row in rows]
     report([*_lines(found), f"picture: {config.plot}"], rows)
@@ -92,7 +92,7 @@ def chosen(texts: Sequence[str], width: int) -> dict[str, CodecSpec]:
     return specs
 
 
-def _measured(measurement: Measurement, specs: Mapping[str, CodecSpec]) -> list[CodecMeasures]:
+def measured(measurement: Measurement, specs: Mapping[str, CodecSpec]) -> list[CodecMeasures]:
     """Fit each codec that needs it, and measure it.
 
     A codec that cannot be fitted is left out with a warning.

@@ -10,7 +10,7 @@ from milan_pipeline.core.progress import waiting
 from milan_pipeline.errors import MismatchError
 from milan_pipeline.evaluate.evaluation_view import resized_side
 from milan_pipeline.evaluate.segmentation.views import INTERPOLATION
-from milan_pipeline.models.weight_files import _json
+from milan_pipeline.models.weight_files import json_bytes
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.run_state import STATE_NAME
 from milan_pipeline.stages.export.card import card_of
@@ -118,7 +118,7 @@ def _onnx_files(source: Source) -> tuple[dict[str, bytes], float]:
     )
     return {
         "model.onnx": data,
-        "config.json": _json({"input": INPUT, "output": output, **about}),
+        "config.json": json_bytes({"input": INPUT, "output": output, **about}),
     }, difference
 
 

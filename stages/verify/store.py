@@ -46,7 +46,7 @@ class StoreParts:
                 "transcode is run again"
             )
         precision = {"precision": self.identity["teacher"]["precision"]}  # as it was settled
-        self.extraction = _extraction(config, {**record.extraction, **precision})
+        self.extraction = extraction_of(config, {**record.extraction, **precision})
         self.images = self._load_images()
         self.views = record.views
         self._recorded = record.units()
@@ -161,7 +161,7 @@ class StoreParts:
             ) from None
 
 
-def _extraction(config: Verify, recorded: dict[str, Any]) -> ExtractTargets:
+def extraction_of(config: Verify, recorded: dict[str, Any]) -> ExtractTargets:
     """Rebuild the options of the last extraction; options that were given here replace them.
 
     The codec is not among them: the identity has it, and this version may no longer know the one

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from milan_pipeline.codecs.build import codec_of
 from milan_pipeline.codecs.component_arrays import array_shapes, hash_of
-from milan_pipeline.codecs.kinds import _in_blocks, _kind_by_kind
+from milan_pipeline.codecs.kinds import in_blocks, kind_by_kind
 from milan_pipeline.codecs.registry import spec_of
 from milan_pipeline.errors import DataError
 from tests.support.fitted import FITTED, TOKEN_WIDTH, fitted, sample, tokens
@@ -200,5 +200,5 @@ def test_each_device_multiplies_by_the_matrix_of_a_tokens_kind(count: int) -> No
     matrix_SIO = torch.randn(4, 5, 3, generator=generator)
     kind_T = torch.randint(0, 4, (count,), generator=generator)
     wanted = torch.einsum("ti,tio->to", vector_TI, matrix_SIO[kind_T])
-    for multiply in (_in_blocks, _kind_by_kind):
+    for multiply in (in_blocks, kind_by_kind):
         torch.testing.assert_close(multiply(vector_TI, kind_T, matrix_SIO), wanted)

@@ -12,7 +12,7 @@ from PIL import Image
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.provenance.record import record_bytes
-from milan_pipeline.stages.codecs.report import _measured
+from milan_pipeline.stages.codecs.report import measured
 from tests.support.cli import run_cli
 from tests.support.fitted import sample
 
@@ -136,9 +136,9 @@ def test_a_codec_that_cannot_be_fitted_costs_no_other(capsys: pytest.CaptureFixt
     targets = SimpleNamespace(name="store", fit_nMD=sample(3))
     measurement: Any = SimpleNamespace(targets=targets, of=lambda text, _: text)
     specs: Any = {text: parse_codec(text) for text in ("float16", "joint:bytes=13")}
-    found: list[Any] = _measured(measurement, specs)
+    found: list[Any] = measured(measurement, specs)
     assert found == ["float16"]
     assert "joint:bytes=13 is left out: " in capsys.readouterr().err
     del specs["float16"]
     with pytest.raises(ConfigError, match="more than int8 takes"):
-        _measured(measurement, specs)
+        measured(measurement, specs)

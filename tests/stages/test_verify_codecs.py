@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from milan_pipeline.stages.verify.command import Verify
-from milan_pipeline.stages.verify.store import _extraction
+from milan_pipeline.stages.verify.store import extraction_of
 from tests.support.cli import extract_targets, run_cli
 from tests.support.damage import UNIT, change, flip_bit, open_unit, verify
 from tests.support.stores import files_and_times, values_of
@@ -114,4 +114,4 @@ def test_transcoding_from_a_plain_codec_is_no_loss_unknown(
 
 def test_a_store_may_have_been_extracted_with_a_codec_that_is_no_longer_known() -> None:
     recorded = {"images": "i", "out": "t", "teacher": "ViT-B-16", "codec": "vector:ratio=8"}
-    assert _extraction(Verify(store="s"), recorded).teacher == "ViT-B-16"
+    assert extraction_of(Verify(store="s"), recorded).teacher == "ViT-B-16"
