@@ -102,7 +102,7 @@ class MaskFolder:
             found = folder / same[0]
             return found, _status(found)
         hint = f" (beside it is {shortened(near[0])})" if near else ""
-        remedy = "add the mask under that name"
+        remedy = "add the mask, a PNG, under that name"
         if self.folder != path.parent and (self.folder / path.name).exists():
             hint = f" ({self.folder / path.name} does)"
             remedy = f"give the images' own folder, {path.parent.name}, in place of the one above"
