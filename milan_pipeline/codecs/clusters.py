@@ -1,7 +1,7 @@
 """Centres of k-means, repeatable and of a fixed number.
 
-scikit-learn, which takes seconds to import, is loaded when vectors are clustered: most commands that
-can fit a codec fit none.
+scikit-learn takes seconds to import. It is loaded when vectors are clustered, since most commands
+that can fit a codec fit none.
 
 Legend: T vectors, D their width, E centres.
 """
@@ -30,8 +30,8 @@ def centres(
         count: E.
         weight_T: how much each counts; None is alike.
     """
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.cluster import KMeans  # noqa: PLC0415
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
 
     means = KMeans(
         min(count, len(vector_TD)), init="random", n_init=1, max_iter=ROUNDS, random_state=0
