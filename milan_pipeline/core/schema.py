@@ -39,8 +39,8 @@ def parsed(text: bytes | str, kind: type[T]) -> T:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         head = text[:HEAD] if isinstance(text, bytes) else text[:HEAD].encode(errors="replace")
-        kind = stand_in(head) if head else None
-        raise DocumentError(str(error) if kind is None else f"it {kind}") from error
+        other = stand_in(head) if head else None
+        raise DocumentError(str(error) if other is None else f"it {other}") from error
     return conforming(document, kind)
 
 

@@ -146,6 +146,7 @@ def source_of(table: Table) -> Source:
         found=found,
         keys=UniqueKeys(found.names),
         label_n=number_n[np.frombuffer(read.labels, np.int64)],
+        places=_in_homes(read.paths),
         rows=TableRows(table, read.captions),
     )
     files = SourceFiles(columns, np.arange(len(found)))
@@ -191,6 +192,15 @@ def _classes(read: _Read, table: Table) -> tuple[dict[str, int], list[str]]:
     return {label: int(label or NO_LABEL) for label in read.first_of}, table.classes
 
 
+def _in_homes(paths: TextTable) -> dict[int, str]:
+    """Return where files lie whose paths begin with ~, by row."""
+    return {
+        row: os.path.expanduser(path)  # noqa: PTH111 - `Path` fails for no such user
+        for row, path in enumerate(paths)
+        if path.startswith("~")
+    }
+
+
 def _first_of_each(read: _Read) -> NDArray[np.int64]:
     """Return for each row the first one with the same path; itself where it has no path."""
     hashes = (
@@ -225,7 +235,7 @@ def _found(read: _Read, table: Table, first_n: NDArray[np.int64]) -> Iterator[Fo
 
 def _look_at(folder: Path, path: str) -> tuple[int, str | None]:
     """Return the size of a file and what is wrong with it."""
-    place = os.path.join(folder, path)  # noqa: PTH118 - of a million files
+    place = os.path.join(folder, os.path.expanduser(path))  # noqa: PTH111, PTH118 - of a million
     try:
         status = retried(lambda: os.stat(place), url=place, local=True)  # noqa: PTH116
     except StorageError:

@@ -189,3 +189,14 @@ def test_an_image_of_two_classes_says_so(folder):
         "an image that line 4 has, too",
     )
     assert faults == [None, twice, None, alike]
+
+
+def test_a_path_in_a_home_is_found_there(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    (folder / "in").mkdir()
+    (folder / "in/list.csv").write_text("path\n~/a.jpg\n../b.jpg\n")
+    files = find_images(folder / "in/list.csv", columns=Columns()).files
+    assert [
+        (file.path.samefile(folder / name), file.fault)
+        for file, name in zip(files, ("a.jpg", "b.jpg"), strict=True)
+    ] == [(True, None)] * 2
