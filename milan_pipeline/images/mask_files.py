@@ -1,4 +1,4 @@
-"""The masks of images: files in another folder, under the same paths but ending in `.png`."""
+"""The masks of images: PNGs of class numbers in another folder, under the images' paths."""
 
 import logging
 import os
@@ -16,6 +16,9 @@ from milan_pipeline.storage.retries import retried
 logger = logging.getLogger(__name__)
 
 ENDING = ".png"
+BITS, KIND = 24, 25
+"""Where a PNG says the bits and the kind of its pixels."""
+GREY, PALETTE = 0, 3
 
 
 class MaskFolder:
@@ -151,3 +154,25 @@ def _stem(name: str) -> str:
     folder, slash, last = name.rpartition("/")
     stem = last.rpartition(".")[0] or last
     return f"{folder}{slash}{stem}"
+
+
+def pixel_fault(png: bytes) -> str | None:
+    """Say why the pixels of a PNG are not one 8-bit number each, and what helps; None if they are.
+
+    A palette does not matter: its numbers count.
+
+    Args:
+        png: the file, or its first bytes, with the whole of its header.
+
+    Returns:
+        The end of a sentence that begins with the mask's name.
+    """
+    kind, bits = png[KIND], png[BITS]
+    if kind == PALETTE or (kind == GREY and bits == 8):
+        return None
+    if kind == GREY:
+        return f"has {bits} bits a pixel; save it with 8 bits"
+    return (
+        "has colours or alpha and not one 8-bit number for each pixel; write class numbers as "
+        "grey or palette PNG"
+    )

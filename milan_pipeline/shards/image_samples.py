@@ -7,7 +7,7 @@ from milan_pipeline.errors import BadImageError, DataError, StorageError
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.images.decode import probe_depth, probe_header
 from milan_pipeline.images.formats import IMAGE_EXTENSIONS
-from milan_pipeline.images.mask_pixels import pixel_fault
+from milan_pipeline.images.mask_files import pixel_fault
 from milan_pipeline.images.orientation import SWAPS_SIDES, orientation, upright
 from milan_pipeline.images.source_files import SourceFile
 from milan_pipeline.shards.writer import Sample

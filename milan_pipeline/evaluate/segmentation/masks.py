@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from milan_pipeline.errors import ConfigError, DataError, reason_of
 from milan_pipeline.images.decode import MAX_PIXELS, plain_png
-from milan_pipeline.images.mask_pixels import pixel_fault
+from milan_pipeline.images.mask_files import pixel_fault
 from milan_pipeline.images.orientation import UPRIGHT, orientation
 from milan_pipeline.shards.random_access import IMAGE_MEMBER
 
