@@ -69,7 +69,7 @@ def test_the_loss_falls_to_nothing_where_pixels_and_shares_are_right(drawn: Path
 
 
 def test_training_writes_an_encoder_that_is_a_teacher(drawn: Path, tmp_path: Path) -> None:
-    parts = (read_scenes(drawn, split) for split in ("train", "test"))
-    assert train(Recipe(minutes=0, batch=8), *parts, tmp_path)["steps"] == 1
+    scenes_of = read_scenes(drawn, "train"), read_scenes(drawn, "test")
+    assert train(Recipe(minutes=0, batch=8), *scenes_of, tmp_path)["steps"] == 1
     given = Teacher.load(TeacherSpec(name=f"run:{tmp_path}"))
     assert (given.grid, given.image_size, given.prior) == ((8, 8), VIEW, "cls")

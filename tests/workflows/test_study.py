@@ -133,8 +133,9 @@ def test_a_students_options_are_its_own(study: Study) -> None:
 def test_each_of_several_teachers_runs_once_and_a_student_learns_from_those_it_names(
     tmp_path: Path,
 ) -> None:
+    teachers = {"clip": "local-dir:clip", "dino": "timm:vit_x", "old": "run:runs/old"}
     changes = {
-        "teacher": {"clip": "local-dir:clip", "dino": "timm:vit_x", "old": "run:runs/old"},
+        "teacher": teachers,
         "students": {
             "all": {}, "one": {"teachers": ["dino"]}, "two": {"teachers": ["old", "clip"]},
         },
@@ -144,7 +145,7 @@ def test_each_of_several_teachers_runs_once_and_a_student_learns_from_those_it_n
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(yaml.safe_load(SMALL) | changes))
     study = read_study(tmp_path / "study.yaml")
     tasks = by_name(study)
-    for name, teacher in changes["teacher"].items():
+    for name, teacher in teachers.items():
         assert value(tasks[f"extract-targets-{name}"], "--teacher") == teacher
         store = value(tasks[f"extract-targets-{name}"], "--out")
         assert value(tasks[f"pack-targets-{name}-float16"], "--targets") == store
