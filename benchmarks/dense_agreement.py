@@ -197,7 +197,7 @@ def linear(out: Path, scenes: Path, places: tuple[str, ...], epochs: int) -> dic
     words += "--least-scale 1 --most-scale 1 --no-photometric --evaluate whole --workers 0"
     spec = ("--encoder", f"open_clip:{TEACHER}", "--out", str(out))
     stage("milan_pipeline", "segment", *spec, *places, *words.split())
-    (weights,) = out.glob("last*.safetensors")
+    weights = out / "segmenter.safetensors"
     shown, masks = pictures(scenes, "train")
     head, own_NGGE = features_of_segmenter(weights, views_of(shown))
     train = Patches(own_NGGE, resized(masks, Image.Resampling.NEAREST))

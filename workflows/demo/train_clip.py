@@ -170,6 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, required=True, help="folder to keep scenes in")
     parser.add_argument("--minutes", type=float, default=38)
     parser.add_argument("--scenes", type=int, default=48000, help="scenes to train on")
+    parser.add_argument("--batch", type=int, default=128, help="images of a step")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
         "--photos", type=Path, help="train on these class folders, captioned by their names"
@@ -186,6 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipe = Recipe(
         minutes=options.minutes,
         scenes=options.scenes,
+        batch=options.batch,
         patch_dropout=options.patch_dropout,
         check_minutes=options.check_minutes,
     )
