@@ -2,6 +2,7 @@
 
 import dataclasses
 import tempfile
+import time
 from collections.abc import Generator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -46,6 +47,7 @@ def serve_ours(
     batch: int,
     bf16: bool,
     phi_s: bool = False,
+    cpu_time: bool = False,
 ) -> None:
     """Train with our trainer, one step a turn; "whole" steps also read pairs from disk.
 
@@ -56,6 +58,7 @@ def serve_ours(
         batch: images in a step.
         bf16: whether the student computes under bfloat16 autocast.
         phi_s: learn targets that PHI-S standardises, by their squared error.
+        cpu_time: count the CPU seconds of all threads, not the time that passes.
     """
     order = OrderConfig(seed=0, batch=batch, lanes=batch, block=64)
     samples = PairSamples(pairs)
@@ -83,7 +86,8 @@ def serve_ours(
         given = next(stream)
         for _ in range(WARM_UP):
             yield given
-        for what in turns(connection):
+        clock = time.process_time if cpu_time else time.perf_counter
+        for what in turns(connection, clock):
             yield next(stream) if what == "whole" else given
 
     with tempfile.TemporaryDirectory() as run:

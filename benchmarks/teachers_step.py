@@ -3,8 +3,8 @@
 `python -m benchmarks.teachers_step` trains a ViT-B/16 student at 224 px, batch 8, in fp32. Our
 trainer learns from one teacher (512 channels), from two (512 and 768), and from the same two
 standardised by PHI-S, in alternating rounds and each in a process of its own. Every ratio is the
-median over rounds of times taken in the same round: of the student's step alone, and of the whole
-step, pairs from disk.
+median over rounds of CPU times taken in the same round: of the student's step alone, and of the
+whole step, pairs from disk. CPU time can be compared on a machine with other work, too.
 """
 
 import argparse
@@ -31,7 +31,7 @@ ONE, TWO, PHI_S = "one teacher", "two teachers", "two by PHI-S"
 
 
 def contest(root: Path, *, batch: int, rounds: int, photos: int) -> dict[str, list[float]]:
-    """Take turns; return seconds by "who what"."""
+    """Take turns; return CPU seconds by "who, what"."""
     world = make_world(root, photos, WIDTHS[0])
     folder, second = add_teacher(root, world.jpegs, WIDTHS[1])
     targets = [read_target_columns(place) for place in (str(root / "targets"), folder)]
@@ -44,7 +44,9 @@ def contest(root: Path, *, batch: int, rounds: int, photos: int) -> dict[str, li
     times: dict[str, list[float]] = defaultdict(list)
     with ExitStack() as stack:
         contestants = [
-            stack.enter_context(Contestant(name, serve_ours, batch=batch, bf16=False, **given))
+            stack.enter_context(
+                Contestant(name, serve_ours, batch=batch, bf16=False, cpu_time=True, **given)
+            )
             for name, given in ((ONE, one), (TWO, both), (PHI_S, both | {"phi_s": True}))
         ]
         for _ in tqdm(range(rounds), unit="rounds", disable=None):
@@ -64,7 +66,7 @@ def figures(times: dict[str, list[float]]) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the contest, print seconds and one line of JSON."""
+    """Run the contest, print CPU seconds and one line of JSON."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.teachers_step",
         description=__doc__,
@@ -74,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--photos", type=int, default=PHOTOS)
     options = parser.parse_args(argv)
-    print(machine_line("torch", "timm"), flush=True)
+    print(machine_line("torch", "timm"), "CPU seconds, median (lowest, highest):", sep="\n")
     with tempfile.TemporaryDirectory() as folder:
         times = contest(
             Path(folder), batch=options.batch, rounds=options.rounds, photos=options.photos

@@ -1,4 +1,4 @@
-"""Train the demo's second teacher, on masks: python -m workflows.demo.train_segmenter SCENES.
+"""Train a second teacher, on masks: python -m workflows.demo.train_segmenter SCENES --out FOLDER.
 
 SCENES is a folder that workflows.demo.scenes wrote. The model is a small ViT. Its patches learn the
 class of each of their pixels, and its CLS token the shares of the classes in the view. No caption
@@ -32,7 +32,6 @@ from workflows.demo.pool import VIEW, crop_of, random_crop, whole_views
 from workflows.demo.shapes import CLASSES
 from workflows.demo.train_clip import batches, warmed_cosine
 
-FOLDER = Path(__file__).parent / "segmenter"
 NAME = "vit_tiny_patch16_224"
 SIZES = {"image_size": VIEW, "patch_size": 8, "width": 128, "depth": 4, "heads": 4}
 LABELS = 1 + len(CLASSES)
@@ -169,7 +168,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Train the demo's second teacher, on masks.")
     parser.add_argument("scenes", type=Path, help="folder that workflows.demo.scenes wrote")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder for the encoder")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the encoder")
     parser.add_argument("--minutes", type=float, default=30, help="CPU time")
     options = parser.parse_args()
     recipe = Recipe(minutes=options.minutes)
