@@ -3,6 +3,7 @@
 import functools
 import json
 import socket
+from typing import Any
 
 import pytest
 import torch
@@ -156,7 +157,7 @@ def two_teachers(image_shards, target_store, tmp_path):
 
 @pytest.mark.slow
 def test_two_teachers_by_phi_s_are_learnt_alike_by_any_number_of_processes(two_teachers, tmp_path):
-    learnt = LONG | {"loss": "mse", "target_norm": "phi-s"}
+    learnt: dict[str, Any] = LONG | {"loss": "mse", "target_norm": "phi-s"}
     run = functools.partial(train, phi_s=True)
     returned(run_world(1, run, two_teachers, tmp_path / "whole", [learnt]))
     for size, steps, parts in (
