@@ -6,11 +6,11 @@ import numpy as np
 import safetensors.numpy
 import zarr
 from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
 from milan_pipeline.codecs.component_arrays import DTYPES, Arrays, array_shapes
 from milan_pipeline.codecs.registry import CodecSpec
-from milan_pipeline.targets.layout import create_small_array
 
 
 def store_codec_objects(arrays: Arrays) -> dict[str, bytes]:
@@ -19,7 +19,15 @@ def store_codec_objects(arrays: Arrays) -> dict[str, bytes]:
     group = zarr.create_group(MemoryStore(memory), zarr_format=3)
     for name, dtype in DTYPES.items():
         values = np.asarray(arrays[name], dtype)
-        create_small_array(group, name, values.shape, values.dtype)[...] = values
+        array = group.create_array(
+            name,
+            shape=values.shape,
+            chunks=values.shape,  # one object, whatever its size: a reader knows its path
+            dtype=values.dtype,
+            compressors=[Crc32cCodec()],
+            config={"write_empty_chunks": True},
+        )
+        array[...] = values
     return {path: data.to_bytes() for path, data in sorted(memory.items())}
 
 

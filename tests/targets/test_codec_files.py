@@ -78,6 +78,13 @@ def test_an_object_that_is_missing_or_damaged(tmp_path, path):
         read_store_codec(str(tmp_path), identity_of(codec))
 
 
+def test_an_array_is_one_object_whatever_its_size() -> None:
+    arrays = dict(fitted("joint:bytes=4").arrays)
+    arrays["basis"] = np.zeros((17, 768, 768), np.float16)  # 20 MB: of `high` at a width of 768
+    paths = [path for path in store_codec_objects(arrays) if path.startswith("basis/")]
+    assert paths == ["basis/c/0/0/0", "basis/zarr.json"]
+
+
 @pytest.mark.parametrize("keep", [0, 7, 100, -1])
 def test_a_torn_file_beside_shards(tmp_path, keep):
     codec = fitted("joint:bytes=3")
