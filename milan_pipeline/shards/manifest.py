@@ -110,8 +110,7 @@ class Manifest:
 
     def url_of(self, shard: Shard) -> str:
         """Return where a shard lies."""
-        absolute = "://" in shard.name or shard.name.startswith("/")
-        return shard.name if absolute else storage.join(self.folder, shard.name)
+        return url_in(self.folder, shard.name)
 
     def index_url_of(self, shard: Shard) -> str:
         """Return where a shard's index lies: always in the manifest's folder."""
@@ -141,6 +140,11 @@ class Manifest:
     def save(self) -> None:
         """Write `manifest.json`, atomically."""
         storage.put_bytes(storage.join(self.folder, MANIFEST_NAME), self.to_bytes())
+
+
+def url_in(folder: str, name: str) -> str:
+    """Return where a shard lies that the manifest in a folder lists by a name or a full URL."""
+    return name if "://" in name or name.startswith("/") else storage.join(folder, name)
 
 
 def index_name(name: str) -> str:
