@@ -127,6 +127,7 @@ def refuse_duplicates(keys: list[str], name: str) -> None:
 logger = logging.getLogger(__name__)
 # Rewriting the manifest, which is long if there are many shards, may take this share of the time.
 MANIFEST_TIME_SHARE = 0.1
+NO_FILE = -1
 REMOTE_MANIFEST_SECONDS = 5.0
 """At least between two writes of a remote manifest: some stores take one write a second of a name,
 and each is paid for."""
@@ -167,18 +168,21 @@ class ListedFiles:
     """
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._sizes_in = functools.lru_cache(maxsize=2)(storage.list_sizes)
+        self._sizes_in = functools.lru_cache(maxsize=2)(
+            lambda below: storage.list_sizes(url_in(folder, below) if below else folder)
+        )
 
     def has(self, name: str, size: int) -> bool:
         """Tell whether a shard has its tar, of so many bytes, and its index."""
-        tar, index = url_in(self._folder, name), storage.join(self._folder, index_name(name))
         # A web server may not tell the size.
-        is_whole = self._size_of(tar, missing=-1) in (size, None)
-        return is_whole and self._size_of(index, missing=-1) != -1
+        return self._size_of(name) in (size, None) and self._size_of(index_name(name)) != NO_FILE
 
-    def _size_of(self, url: str, *, missing: int) -> int | None:
-        return self._sizes_in(storage.folder_of(url)).get(storage.basename(url), missing)
+    def _size_of(self, name: str) -> int | None:
+        if "://" in name or name.startswith("/"):
+            below, own = storage.folder_of(name), storage.basename(name)
+        else:
+            below, _, own = name.rpartition("/")
+        return self._sizes_in(below).get(own, NO_FILE)
 
 
 def delete_unlisted(folder: str, kind: str, keep: Collection[str]) -> None:
