@@ -10,6 +10,8 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from milan_pipeline.core.file_kinds import HEAD, stand_in
+
 T = TypeVar("T")
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -36,7 +38,9 @@ def parsed(text: bytes | str, kind: type[T]) -> T:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DocumentError(str(error)) from error
+        head = text[:HEAD] if isinstance(text, bytes) else text[:HEAD].encode(errors="replace")
+        other = stand_in(head) if head else None
+        raise DocumentError(str(error) if other is None else f"it {other}") from error
     return conforming(document, kind)
 
 

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from milan_pipeline.core.console import named_lines
+from milan_pipeline.core.console import named_lines, one_line
 from milan_pipeline.evaluate.accuracies import accuracy_text, interval_text
 from milan_pipeline.evaluate.dense_protocol import card_of
 from milan_pipeline.evaluate.scores_file import Result, own_content
@@ -184,7 +184,9 @@ def _columns(
         ]
     columns["config"] = [_listed(result.config_hash for result in row.results) for row in rows]
     columns["folder"] = [_listed(map(near, row.results)) for row in rows]
-    return {name: cells for name, cells in columns.items() if name not in without}
+    return {
+        name: list(map(one_line, cells)) for name, cells in columns.items() if name not in without
+    }
 
 
 def near(result: Result) -> str:

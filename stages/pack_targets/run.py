@@ -20,7 +20,12 @@ from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import Reporter, reporting
 from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest
 from milan_pipeline.shards.writer import delete_unlisted, list_as_written
-from milan_pipeline.stages.pack_targets.codec import expected_identity, has_codec, settle
+from milan_pipeline.stages.pack_targets.codec import (
+    expected_identity,
+    has_codec,
+    settle,
+    shards_there,
+)
 from milan_pipeline.stages.pack_targets.command import PackTargets
 from milan_pipeline.stages.pack_targets.phi_s import has_phi_s, settled_phi_s
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
@@ -42,19 +47,19 @@ def pack(config: PackTargets, stop: StopRequest) -> None:
     storage.require_writable(config.out)
     require_own_folder(config.out, "target shards")
     source = read_identity(config.targets)
-    units = _units(config, source)
+    units, there = _units(config, source), shards_there(config.out)
     # Shards of other targets are refused before a codec is fitted.
-    record = _record(config, expected_identity(config, source), units)
+    record = _record(config, expected_identity(config, source, there), units)
     record.previous_state()
-    identity, codec = settle(config, source, units, stop)
+    identity, codec = settle(config, source, there, units, stop)
     record = dataclasses.replace(record, content=identity)
     state = record.previous_state()
     is_packed_f = _packed(config, identity, units)
-    has_arrays = has_codec(config.out, identity) and has_phi_s(config, identity, units)
+    has_arrays = has_codec(config.out, identity) and has_phi_s(config, there, identity, units)
     if is_packed_f.all() and state == "done" and has_arrays:
         say_nothing_to_do(config.out, f"{len(units)} shards are there")
         return
-    phi_s = settled_phi_s(config, source, identity, codec=codec, units=units, stop=stop)
+    phi_s = settled_phi_s(config, source, there, identity, codec=codec, units=units, stop=stop)
     names = [target_shard_name(unit) for unit, _ in units]
     manifest = Manifest(
         kind="targets",
@@ -89,15 +94,15 @@ def describe(config: PackTargets) -> None:
     storage.require_writable(config.out)
     require_own_folder(config.out, "target shards")
     source = read_identity(config.targets)
-    units = _units(config, source)
-    identity = expected_identity(config, source)
+    units, there = _units(config, source), shards_there(config.out)
+    identity = expected_identity(config, source, there)
     _record(config, identity, units).previous_state()
     left = _left(units, _packed(config, identity, units))
     sizes = stored_units(config.targets, left, workers=config.workers)
     size, targets = ShardSize(identity).units(sizes), sum(mark.n for _, mark in left)
     done = len(units) - len(left)
     say(f"shards to do: {len(left)}, done: {done}", shards_to_do=len(left), shards_done=done)
-    if not has_phi_s(config, identity, units):
+    if not has_phi_s(config, there, identity, units):
         say("PHI-S is to be fitted", fits_phi_s=True)
     text = f"{bytes_text(size)} in tars and indices, {size / max(1, targets):.0f} a target"
     say_bytes_to_write(config.out, text, size, targets=targets)
@@ -110,10 +115,11 @@ def is_done(config: PackTargets) -> bool:
         MissingDataError, MismatchError: there is no such store, or --out has other targets.
     """
     source = read_identity(config.targets)
-    units, identity = _units(config, source), expected_identity(config, source)
+    units, there = _units(config, source), shards_there(config.out)
+    identity = expected_identity(config, source, there)
     state = _record(config, identity, units).previous_state()
     is_whole = bool(_packed(config, identity, units).all())
-    has_arrays = has_codec(config.out, identity) and has_phi_s(config, identity, units)
+    has_arrays = has_codec(config.out, identity) and has_phi_s(config, there, identity, units)
     return state == "done" and is_whole and has_arrays
 
 
