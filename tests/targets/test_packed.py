@@ -22,7 +22,7 @@ def packed(store: Path, out: Path) -> list[bool]:
     identity = read_identity(str(store))
     record = read_store_record(str(store), identity)
     units = finished_units(str(store), identity, record, views=None, allow_unfinished=False)
-    return packed_units(str(out), units, identity).tolist()
+    return [bool(there) for there in packed_units(str(out), units, identity)]
 
 
 def test_rows_are_found_in_any_order(target_store: Path, out: Path) -> None:
