@@ -53,5 +53,15 @@ class StrictLoader(yaml.SafeLoader):
 StrictLoader.add_constructor("tag:yaml.org,2002:int", StrictLoader.construct_yaml_int)
 
 
+class OptionsLoader(StrictLoader):
+    """Leaves fractions as they are written, since the option says what they are.
+
+    YAML reads 1.10 as the number 1.1, and it may be the name of something.
+    """
+
+
+OptionsLoader.add_constructor("tag:yaml.org,2002:float", StrictLoader.construct_yaml_str)
+
+
 def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1

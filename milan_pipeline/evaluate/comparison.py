@@ -11,8 +11,8 @@ from typing import Any
 from milan_pipeline.core.console import named_lines
 from milan_pipeline.evaluate.accuracies import accuracy_text, interval_text
 from milan_pipeline.evaluate.dense_protocol import card_of
-from milan_pipeline.evaluate.scores_file import Result, own_content
-from milan_pipeline.provenance.identity import content_hash, short_fingerprint
+from milan_pipeline.evaluate.scores_file import Result
+from milan_pipeline.provenance.identity import content_hash, own_content, short_fingerprint
 
 STAGES = ("probe", "finetune", "segment")
 METRICS = (

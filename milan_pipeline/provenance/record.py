@@ -20,7 +20,7 @@ from milan_pipeline.core.console import note
 from milan_pipeline.core.cores import threads_in_use
 from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
-from milan_pipeline.provenance.identity import content_hash, require_same
+from milan_pipeline.provenance.identity import content_hash, own_content, require_same
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 RECORDED_PACKAGES = (
@@ -111,8 +111,10 @@ class StageRecord:
                 f"{storage.folder_of(self.url)} holds the output of `{previous['stage']}`, not of "
                 f"`{self.stage}`; give another output folder"
             )
-        then = {"options": self._content_of(previous), "inputs": previous["inputs"]}
-        now = json.loads(json.dumps({"options": self._content, "inputs": dict(self.inputs)}))
+        known = previous["inputs"]
+        then = {"options": own_content(self._content_of(previous), known), "inputs": known}
+        now = {"options": own_content(self._content, known), "inputs": dict(self.inputs)}
+        now = json.loads(json.dumps(now))
         if getattr(self.config, "overwrite", False):
             return str(previous["state"]) if then == now else None
         or_anew = ", or --overwrite to make it anew" if hasattr(self.config, "overwrite") else ""
