@@ -331,8 +331,8 @@ def status(
 ) -> StageResult:
     """Say how far FOLDER is: what is done and left, the speed, the time left, and who is at work.
 
-    FOLDER is a target store, shards, a run, the scores of a probe, or a local folder with any of
-    these below it. Paths and URLs will do. Nothing is written.
+    FOLDER is a target store, shards, a run, the scores of a probe, an export, or a local folder
+    with any of these below it. Paths and URLs will do. Nothing is written.
 
     The state is one of six. Nothing is left to do: done. A process is at work: running. The last
     one stopped as asked: interrupted. It ended with an error: failed. It ended without a word:

@@ -59,8 +59,12 @@ class OptionsLoader(StrictLoader):
     YAML reads 1.10 as the number 1.1, and it may be the name of something.
     """
 
+    def as_written(self, node: yaml.ScalarNode) -> str:
+        """Return what stands in the file."""
+        return str(node.value)
 
-OptionsLoader.add_constructor("tag:yaml.org,2002:float", StrictLoader.construct_yaml_str)
+
+OptionsLoader.add_constructor("tag:yaml.org,2002:float", OptionsLoader.as_written)
 
 
 def _line(node: yaml.Node) -> int:

@@ -17,6 +17,7 @@ import enum
 import errno
 import json
 import logging
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -72,6 +73,8 @@ class _Output:
     as_json: bool = False
     document: Document = dataclasses.field(default_factory=Document)
 
+
+_BREAKS = re.compile("[\x00-\x08\n-\x1f\x7f-\x9f\u2028\u2029]")
 
 _output = _Output()  # of the process, its threads included; `output` alone changes it
 
@@ -132,7 +135,7 @@ def report(lines: Iterable[str] = (), document: Any = None) -> None:
     """
     if not (_output.as_json and is_quiet()):
         for line in lines:
-            _print(line, err=_output.as_json)
+            _print(one_line(line), err=_output.as_json)
     if document is not None:
         _output.document.value, _output.document.is_printed = document, True
         if _output.as_json:
@@ -163,6 +166,14 @@ def is_verbose() -> bool:
 def is_json() -> bool:
     """Tell whether a JSON document is to be printed in place of lines."""
     return _output.as_json
+
+
+def one_line(text: str) -> str:
+    """Return a text with escapes for line breaks and control characters, which file names may hold.
+
+    So a name of a folder can neither end the line that it stands in, nor steer the terminal.
+    """
+    return _BREAKS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def fits_terminal(text: str) -> bool:

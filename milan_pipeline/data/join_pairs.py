@@ -25,7 +25,12 @@ from milan_pipeline.shards.manifest import require_unique_stems, stem_of
 
 
 def join_pairs(
-    images: ShardColumns, targets: Sequence[TargetColumns], *, views: int, on_missing: OnMissing
+    images: ShardColumns,
+    targets: Sequence[TargetColumns],
+    *,
+    views: int,
+    on_missing: OnMissing,
+    or_skip: str = "",
 ) -> PairTable:
     """Pair every image with its target of each teacher, view by view.
 
@@ -35,6 +40,7 @@ def join_pairs(
         views: how many views to use, from view 0.
         on_missing: what to do with an image that lacks a target, or the reverse; an image that an
             extraction skipped is not missing.
+        or_skip: how the caller's user asks for "skip", for the end of an error: " or --option".
 
     Raises:
         MissingDataError: a shard has no counterpart or, with "error", a sample has none, as far as
@@ -49,13 +55,15 @@ def join_pairs(
         _require_one_identity(columns)
         target_vn, orphans = _matched(stems_n, columns, views)
         if on_missing == "error":
-            _require_counterparts(images, columns, target_vn, orphans)
+            _require_counterparts(images, columns, target_vn, orphans, or_skip)
         missing += int(columns.shards.samples_n[orphans].sum())
         matched.append(target_vn)
     target_svn = np.stack(matched)
     without = np.argwhere((target_svn < 0).any(axis=0))
     missing += int(images.samples_n[without[:, 1]].sum())
-    found = [_view_pairs(images, targets, target_svn[:, v], on_missing) for v in range(views)]
+    found = [
+        _view_pairs(images, targets, target_svn[:, v], on_missing, or_skip) for v in range(views)
+    ]
     missing_within = {
         (view, image): count for view, (_, own) in enumerate(found) for image, count in own.items()
     }
@@ -70,7 +78,11 @@ def join_pairs(
 
 
 def _require_counterparts(
-    images: ShardColumns, targets: TargetColumns, target_vn: NDArray[np.int64], orphans: list[int]
+    images: ShardColumns,
+    targets: TargetColumns,
+    target_vn: NDArray[np.int64],
+    orphans: list[int],
+    or_skip: str,
 ) -> None:
     """Refuse a target shard without an image shard, and the reverse."""
     folder = targets.shards.head.folder
@@ -78,14 +90,14 @@ def _require_counterparts(
         source = text_of(targets.source_t[orphans[0]])
         raise MissingDataError(
             f"{folder} has targets of the image shard {source}.tar, which "
-            f"{images.head.folder} does not list; give its images or --on-missing skip"
+            f"{images.head.folder} does not list; give its images{or_skip}"
         )
     without = np.argwhere(target_vn < 0)
     if len(without):
         view, number = without[0].tolist()
         raise MissingDataError(
             f"{folder} has no targets for view {view} of {images.shard(number).name}; "
-            "extract and pack them, or --on-missing skip"
+            f"extract and pack them{or_skip}"
         )
 
 
@@ -94,6 +106,7 @@ def _view_pairs(
     targets: Sequence[TargetColumns],
     target_sn: NDArray[np.int64],
     on_missing: OnMissing,
+    or_skip: str,
 ) -> tuple[ViewPairs, dict[int, int]]:
     """Count the pairs of a view's shards, and what is missing, by number of the image shard."""
     image_p = np.flatnonzero((target_sn >= 0).all(axis=0))
@@ -119,9 +132,8 @@ def _view_pairs(
     for at, found in zip(unlike, work, strict=True):
         image = int(image_p[at])
         if found.missing and on_missing == "error":
-            remedy = "pack again or --on-missing skip"
             own = [each.shard(int(t)) for each, t in zip(shards, target_sp[:, at], strict=True)]
-            raise do_not_pair(images.shard(image), own, found, remedy)
+            raise do_not_pair(images.shard(image), own, found, f"pack again{or_skip}")
         pairs_p[at], missing[image] = len(found.keys), found.missing
     return ViewPairs(image_p=image_p, target_sp=target_sp, pairs_p=pairs_p), missing
 

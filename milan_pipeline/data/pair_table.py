@@ -53,7 +53,7 @@ class ViewPairs:
 class PairTable:
     """All pairs: for each view its shards, in the image manifest's order.
 
-    `missing` counts what `--on-missing skip` left out: images without a target, and the reverse.
+    `missing` counts what is left out by "skip": images without a target, and the reverse.
     `missing_within` is the same of single shards, by view and number of the image shard; others
     lack nothing. `skipped` has, for each teacher, the keys that extraction left out, by the number
     of the target shard.

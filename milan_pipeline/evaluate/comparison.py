@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from milan_pipeline.core.console import named_lines
+from milan_pipeline.core.console import named_lines, one_line
 from milan_pipeline.evaluate.accuracies import accuracy_text, interval_text
 from milan_pipeline.evaluate.dense_protocol import card_of
 from milan_pipeline.evaluate.scores_file import Result
@@ -184,7 +184,9 @@ def _columns(
         ]
     columns["config"] = [_listed(result.config_hash for result in row.results) for row in rows]
     columns["folder"] = [_listed(map(near, row.results)) for row in rows]
-    return {name: cells for name, cells in columns.items() if name not in without}
+    return {
+        name: list(map(one_line, cells)) for name, cells in columns.items() if name not in without
+    }
 
 
 def near(result: Result) -> str:
@@ -210,9 +212,9 @@ def _settings(result: Result) -> dict[str, Any]:
 
 
 def _common(settings: Sequence[dict[str, Any]]) -> set[str]:
-    """Return the names of the settings that are the same for all."""
-    first = settings[0]
-    return {n for n, v in first.items() if all(n in other and other[n] == v for other in settings)}
+    """Return the names of the settings that are the same for all that have them."""
+    first = {name: value for each in reversed(settings) for name, value in each.items()}
+    return {n for n, v in first.items() if all(other.get(n, v) == v for other in settings)}
 
 
 def _place(result: Result) -> tuple[Any, ...]:

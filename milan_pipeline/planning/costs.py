@@ -9,6 +9,8 @@ STUDENT_MULTIPLY_ADDS = 26e9
 """Per image in a step of the recipe (ViT-B/16 encoder, 8 x 512 decoder), forward and backward."""
 
 SECONDS_PER_HOUR = 3600
+RECOMMENDED_VIEWS = 4
+"""Of a long training; docs/views-and-codecs.md says what is known."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -186,6 +188,11 @@ def saved_seconds(work: Workload, sizes: Bytes, rates: Rates) -> float | None:
     return in_loop - max(student, work.devices * sizes.pair / rates.read)
 
 
+def recommended_views(epochs: int) -> int:
+    """Return how many views an image should have; more than epochs are never seen."""
+    return min(RECOMMENDED_VIEWS, epochs)
+
+
 def step_ratio(teacher_multiply_adds: float) -> float:
     """Return how much longer a recipe step takes with the teacher, by multiply-adds alone."""
     return (STUDENT_MULTIPLY_ADDS + teacher_multiply_adds) / STUDENT_MULTIPLY_ADDS
@@ -226,6 +233,11 @@ def _notes(work: Workload, sizes: Bytes, rates: Rates) -> list[str]:
     if work.views < work.epochs:
         each = work.epochs / work.views
         notes.append(f"each view of an image is trained on {each:.4g} times in a student's run")
+    if work.views < (wanted := recommended_views(work.epochs)):
+        notes.append(
+            f"{wanted} views are recommended for {work.epochs} epochs: give --views {wanted} here "
+            "and to extract-targets"
+        )
     if sizes.fits is None:
         notes.append("the free space is not known: no --out, or no local disk")
     if rates.teacher is None:

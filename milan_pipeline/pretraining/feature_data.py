@@ -178,7 +178,13 @@ def open_run_data(
             f"--views {views} is more than the {packed[fewest]} that {targets[fewest]} holds; "
             "pack more views"
         )
-    pairs = join_pairs(image_shards, list(columns.values()), views=views, on_missing=on_missing)
+    pairs = join_pairs(
+        image_shards,
+        list(columns.values()),
+        views=views,
+        on_missing=on_missing,
+        or_skip=" or --on-missing skip",
+    )
     least = min(int(pairs.counts(view).sum()) for view in range(views))
     if not least:
         raise MissingDataError(

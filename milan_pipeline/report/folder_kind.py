@@ -18,12 +18,14 @@ from milan_pipeline.shards.manifest import MANIFEST_NAME, not_ours, stated_kind
 from milan_pipeline.targets.layout import STORE_RECORDS, ZARR_JSON, holds_store
 
 Kind = Literal["target store", "target shards", "image shards", "run"]
+Result = Literal["scores", "export"]
 SHARDS: dict[str, Kind] = {"targets": "target shards", "images": "image shards"}
 RECORDS: dict[Kind, tuple[str, ...]] = {
     "target shards": ("pack-targets",),
     "image shards": ("pack-images", "index"),
 }
-PROBE, EXPORT = "probe.json", "export.json"
+RESULTS: dict[Result, str] = {"scores": "probe.json", "export": "export.json"}
+"""Records of outputs that are there as a whole, or not at all."""
 DEEPEST = 4
 """Levels of folders below which no output is looked for."""
 
@@ -44,7 +46,7 @@ def folder_kind(url: str) -> Kind:
         raise not_ours(storage.join(url, MANIFEST_NAME), error) from error
     if shards is not None:
         return SHARDS[shards]
-    if storage.exists(storage.join(url, EXPORT)):
+    if storage.exists(storage.join(url, RESULTS["export"])):
         raise MissingDataError(f"{url} holds an export, whose README.md tells of it; give the run")
     if storage.exists(storage.join(url, CONFIG_NAME)):
         return "run"
@@ -65,9 +67,17 @@ def give_whole(url: str) -> str | None:
     return storage.give_enclosing(url, MANIFEST_NAME, CONFIG_NAME, *STORE_RECORDS)
 
 
-def is_scores(url: str) -> bool:
-    """Tell whether a folder has the scores of a probe."""
-    return storage.exists(storage.join(url, PROBE))
+def result_of(url: str, *, even_damaged: bool = True) -> Result | None:
+    """Tell whether a folder has the scores of a probe, or an export; None if neither.
+
+    Args:
+        url: the folder.
+        even_damaged: whether a record counts that cannot be read as JSON, which anybody's may be.
+    """
+    for kind, name in RESULTS.items():
+        if _is_record(storage.join(url, name), if_damaged=even_damaged):
+            return kind
+    return None
 
 
 def outputs_below(folder: Path, levels: int = DEEPEST, *, top: Path | None = None) -> list[Path]:
@@ -111,13 +121,13 @@ def _is_output(url: str) -> bool:
     try:
         kind = folder_kind(url)
     except MissingDataError:
-        return _is_record(storage.join(url, PROBE))
+        kind = "run"  # or scores or an export, beside which other programs may have a config.json
     except DataError:
         return holds(*(f"{stage}.json" for stages in RECORDS.values() for stage in stages))
     if kind == "target store":
         return holds(*STORE_RECORDS)
     # A manifest of shards says itself that it is ours.
-    return kind != "run" or is_own_run(url)
+    return kind != "run" or is_own_run(url) or result_of(url, even_damaged=False) is not None
 
 
 def is_own_run(url: str) -> bool:
@@ -126,10 +136,12 @@ def is_own_run(url: str) -> bool:
     return own_state or _is_record(storage.join(url, CONFIG_NAME))
 
 
-def _is_record(url: str) -> bool:
+def _is_record(url: str, *, if_damaged: bool = False) -> bool:
     """Tell whether a file is the record of a stage, even one that does not match its hash."""
     try:
         document = parsed(storage.read_bytes(url), dict[str, Any])
-    except (MissingDataError, DocumentError):
+    except MissingDataError:
         return False
+    except DocumentError:
+        return if_damaged
     return {"stage", "state"} <= document.keys()

@@ -20,14 +20,15 @@ from milan_pipeline.provenance.progress_reports import (
 from milan_pipeline.provenance.record import ended_at, read_record
 from milan_pipeline.provenance.run_state import CONFIG_NAME, checkpoints_by_step, read_state
 from milan_pipeline.report.folder_kind import (
-    PROBE,
     RECORDS,
+    RESULTS,
     Kind,
+    Result,
     folder_kind,
     give_whole,
     is_own_run,
-    is_scores,
     outputs_below,
+    result_of,
 )
 from milan_pipeline.shards.totals import read_totals
 from milan_pipeline.targets.status import Status, read_status
@@ -52,13 +53,13 @@ class FolderStatus:
 
     Attributes:
         path: its path or URL.
-        kind: what the folder is; "scores" of a probe, or "folder" with outputs below it; None if
-            it is too damaged to tell.
+        kind: what the folder is; "scores" of a probe, "export", or "folder" with outputs below
+            it; None if it is too damaged to tell.
         stage: the command that writes it; None if that is not known.
         state: done, running, interrupted, failed, dead, or left: nobody works on what is left. An
             output below a folder may also be unreadable: damaged, or not ours to read.
         since: since when (UTC), if that is known.
-        unit: what is counted: units, shards, steps or outputs.
+        unit: what is counted: units, shards, steps, scores, exports or outputs.
         done: how many of them are there. Steps count if a checkpoint keeps them, or a process that
             runs has taken them.
         total: how many there must be; None if that is not known.
@@ -71,7 +72,7 @@ class FolderStatus:
     """
 
     path: str
-    kind: Kind | Literal["scores", "folder"] | None
+    kind: Kind | Result | Literal["folder"] | None
     stage: str | None
     state: OutputState
     since: str | None
@@ -110,7 +111,8 @@ def folder_status(url: str, now: float | None = None) -> FolderStatus:
     except MissingDataError:
         kind = None
     if kind is None or (kind == "run" and not is_own_run(url)):
-        return _scores_status(url, now) if is_scores(url) else _status_below(url, now)
+        result = result_of(url)
+        return _status_below(url, now) if result is None else _result_status(url, result, now)
     if kind == "target store":
         return _store_status(url, now)
     return run_status(url, now) if kind == "run" else shards_status(url, kind, now)
@@ -182,15 +184,16 @@ def run_status(url: str, now: float | None = None) -> FolderStatus:
     )
 
 
-def _scores_status(url: str, now: float) -> FolderStatus:
-    record = read_record(storage.join(url, PROBE))
+def _result_status(url: str, kind: Result, now: float) -> FolderStatus:
+    record = read_record(storage.join(url, RESULTS[kind]))
     done = record is not None and record["state"] == "done"
-    return _status(url, "scores", record, now, done=done, unit="scores", there=int(done), total=1)
+    unit = "scores" if kind == "scores" else "exports"
+    return _status(url, kind, record, now, done=done, unit=unit, there=int(done), total=1)
 
 
 def _status(
     url: str,
-    kind: Kind | Literal["scores"],
+    kind: Kind | Result,
     record: dict[str, Any] | None,
     now: float,
     *,
@@ -255,7 +258,7 @@ def _status_below(url: str, now: float) -> FolderStatus:
 def _no_output(url: str) -> str:
     """Say that a place is no output and has none below it, and what to give instead."""
     root = storage.local_path(url)
-    give = "give the folder of a target store, shards, a run or scores"
+    give = "give the folder of a target store, shards, a run, scores or an export"
     if root is None:  # nothing is looked for below a URL
         return f"{url} is no folder that a stage wrote; {give}"
     if root.is_dir():
@@ -270,7 +273,7 @@ def _part(url: str, now: float) -> FolderStatus:
     """Find out how far one of many outputs is; what is wrong with it does not hide the others."""
     kind = None
     try:
-        if not is_scores(url):
+        if result_of(url) is None:
             kind = folder_kind(url)
         return folder_status(url, now)
     except MilanError as error:

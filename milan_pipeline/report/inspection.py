@@ -7,7 +7,7 @@ from milan_pipeline import storage
 from milan_pipeline.core.console import warn
 from milan_pipeline.errors import ConfigError, MilanError, MissingDataError
 from milan_pipeline.report.facts import Facts, lines_of
-from milan_pipeline.report.folder_kind import Kind, folder_kind, is_scores, outputs_below
+from milan_pipeline.report.folder_kind import Kind, folder_kind, outputs_below, result_of
 from milan_pipeline.report.folder_status import run_status
 from milan_pipeline.report.run.facts import RunReport, distinctly_named, read_run
 from milan_pipeline.report.target_facts import image_shard_facts, store_facts, target_shard_facts
@@ -101,7 +101,7 @@ def _runs_below(url: str) -> list[str]:
 
 def _is_sound_run(url: str) -> bool:
     try:
-        if is_scores(url) or folder_kind(url) != "run":
+        if result_of(url) or folder_kind(url) != "run":
             return False
         run_status(url)
     except MilanError as error:

@@ -3,8 +3,8 @@
 This is separate from the options since it imports torch, which `--help` must not do.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.interface import Codec
@@ -27,29 +27,51 @@ class Shards(NamedTuple):
     codec: Codec
 
 
-def expected_identity(config: PackTargets, source: Identity) -> Identity:
+class ShardsThere(NamedTuple):
+    """What the manifest of earlier shards says of all of them; it is read once, before anything."""
+
+    identity: Identity
+    common: Mapping[str, Any]
+
+
+def shards_there(folder: str) -> ShardsThere | None:
+    """Read what there is to say of the shards in a folder; None if there are none."""
+    if not storage.exists(storage.join(folder, MANIFEST_NAME)):
+        return None
+    # The shards, of which there may be millions, are checked and not kept.
+    common = read_manifest(folder, lambda _: None, kind="targets", allow_unfinished=True).common
+    return ShardsThere(stated_identity(common, what=folder), common)
+
+
+def expected_identity(config: PackTargets, source: Identity, there: ShardsThere | None) -> Identity:
     """Build the identity of the shards before a codec is fitted.
 
     Args:
         config: the stage's options.
         source: identity of the store.
+        there: earlier shards.
     """
     spec = _other_codec(config, source)
     if spec is None:
         return source
-    there = None if config.overwrite else identity_there(config.out)
-    return expected_transcoded(source, spec, there)
+    known = None if config.overwrite or there is None else there.identity
+    return expected_transcoded(source, spec, known)
 
 
 def settle(
-    config: PackTargets, source: Identity, units: Sequence[tuple[Unit, AnyMark]], stop: StopRequest
+    config: PackTargets,
+    source: Identity,
+    there: ShardsThere | None,
+    units: Sequence[tuple[Unit, AnyMark]],
+    stop: StopRequest,
 ) -> Shards:
     """Read the codec of the store or of existing shards, or fit a new one.
 
     Args:
         config: the stage's options.
         source: identity of the store.
-        units: its finished units, with their marks.
+        there: earlier shards.
+        units: the store's finished units, with their marks.
         stop: asked while a codec is fitted.
 
     Raises:
@@ -62,21 +84,11 @@ def settle(
         return Shards(source, own)
     if not config.on_dask:  # Dask workers have devices of their own
         pick_device(config.device)  # refuse a missing device before anything is written
-    there = identity_there(config.out)
-    if there == expected_identity(config, source):
-        codec = read_shards_codec(config.out, there)
+    if there is not None and there.identity == expected_identity(config, source, there):
+        codec = read_shards_codec(config.out, there.identity)
     else:
         codec = new_codec(config.targets, units, own, spec, stop)
     return Shards(transcoded_identity(source, codec.parameters()), codec)
-
-
-def identity_there(folder: str) -> Identity | None:
-    """Return the identity of the shards in a folder; None if there are none."""
-    if not storage.exists(storage.join(folder, MANIFEST_NAME)):
-        return None
-    # The shards, of which there may be millions, are checked and not kept.
-    manifest = read_manifest(folder, lambda _: None, kind="targets", allow_unfinished=True)
-    return stated_identity(manifest.common, what=folder)
 
 
 def has_codec(folder: str, identity: Identity) -> bool:

@@ -6,7 +6,6 @@ This is separate from the options since it imports torch, which `--help` must no
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from milan_pipeline import storage
 from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.pretraining.phi_s_file import (
@@ -17,7 +16,7 @@ from milan_pipeline.pretraining.phi_s_file import (
     write_phi_s,
 )
 from milan_pipeline.provenance.identity import Identity
-from milan_pipeline.shards.manifest import MANIFEST_NAME, read_manifest
+from milan_pipeline.stages.pack_targets.codec import ShardsThere
 from milan_pipeline.stages.pack_targets.command import PackTargets
 from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.shard_records import layout_of
@@ -26,36 +25,41 @@ from milan_pipeline.targets.units import AnyMark, Unit
 Units = Iterable[tuple[Unit, AnyMark]]
 
 
-def known_phi_s(folder: str, identity: Identity, units: Units) -> dict[str, Any]:
+def known_phi_s(
+    folder: str, there: ShardsThere | None, identity: Identity, units: Units
+) -> dict[str, Any]:
     """Return what the manifest of shards says of PHI-S, as far as it holds for these units.
 
     It does not hold where its file is missing or damaged.
 
     Args:
         folder: of the shards.
+        there: the shards that are there.
         identity: of the shards as they will be.
         units: of their store, with their marks.
     """
-    if not storage.exists(storage.join(folder, MANIFEST_NAME)):
+    if there is None:
         return {}
-    common = read_manifest(folder, lambda _: None, kind="targets", allow_unfinished=True).common
-    stated = stated_phi_s(common, folder)
+    stated = stated_phi_s(there.common, folder)
     holds = (
         stated is not None
         and stated["sample"] == sample_hash(identity, units)
         and has_file(folder, stated)
     )
-    return {PHI_S: dict(common[PHI_S])} if holds else {}
+    return {PHI_S: dict(there.common[PHI_S])} if holds else {}
 
 
-def has_phi_s(config: PackTargets, identity: Identity, units: Units) -> bool:
+def has_phi_s(
+    config: PackTargets, there: ShardsThere | None, identity: Identity, units: Units
+) -> bool:
     """Tell whether no PHI-S is asked for that is not there."""
-    return not config.phi_s or bool(known_phi_s(config.out, identity, units))
+    return not config.phi_s or bool(known_phi_s(config.out, there, identity, units))
 
 
 def settled_phi_s(
     config: PackTargets,
     source: Identity,
+    there: ShardsThere | None,
     identity: Identity,
     *,
     codec: Codec,
@@ -72,7 +76,7 @@ def settled_phi_s(
         InterruptedRunError: a stop was asked for.
     """
     if not (config.phi_s and config.overwrite):
-        known = known_phi_s(config.out, identity, units)
+        known = known_phi_s(config.out, there, identity, units)
         if known or not config.phi_s:
             return known
     own = read_store_codec(config.targets, source)

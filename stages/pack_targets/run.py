@@ -17,10 +17,11 @@ from milan_pipeline.provenance.reporter import Reporter, reporting
 from milan_pipeline.shards.manifest import Manifest, Shard
 from milan_pipeline.shards.writer import delete_unlisted, list_as_written, listed_shards
 from milan_pipeline.stages.pack_targets.codec import (
+    ShardsThere,
     expected_identity,
     has_codec,
-    identity_there,
     settle,
+    shards_there,
 )
 from milan_pipeline.stages.pack_targets.command import PackTargets
 from milan_pipeline.stages.pack_targets.phi_s import has_phi_s, settled_phi_s
@@ -42,21 +43,21 @@ def pack(config: PackTargets, stop: StopRequest) -> None:
     storage.require_writable(config.out)
     require_own_folder(config.out, "target shards")
     source = read_identity(config.targets)
-    plan = _plan(config, source)
+    plan, there = _plan(config, source), shards_there(config.out)
     # Shards of other targets are refused before a codec is fitted.
-    record = _record(config, expected_identity(config, source), plan)
+    record = _record(config, expected_identity(config, source, there), plan)
     record.previous_state()
-    identity, codec = settle(config, source, list(plan.values()), stop)
+    units = list(plan.values())
+    identity, codec = settle(config, source, there, units, stop)
     record = dataclasses.replace(record, content=identity)
     state = record.previous_state()
-    listed = _current(config, identity, plan)
+    listed = _current(config, there, identity, plan)
     left = {name: unit for name, unit in plan.items() if name not in listed}
-    units = list(plan.values())
-    has_arrays = has_codec(config.out, identity) and has_phi_s(config, identity, units)
+    has_arrays = has_codec(config.out, identity) and has_phi_s(config, there, identity, units)
     if not left and state == "done" and has_arrays:
         say_nothing_to_do(config.out, f"{len(listed)} shards are there")
         return
-    phi_s = settled_phi_s(config, source, identity, codec=codec, units=units, stop=stop)
+    phi_s = settled_phi_s(config, source, there, identity, codec=codec, units=units, stop=stop)
     common = {"identity": identity, "identity_hash": content_hash(identity)} | phi_s
     manifest = Manifest(
         kind="targets",
@@ -89,16 +90,16 @@ def describe(config: PackTargets) -> None:
     storage.require_writable(config.out)
     require_own_folder(config.out, "target shards")
     source = read_identity(config.targets)
-    plan = _plan(config, source)
-    identity = expected_identity(config, source)
+    plan, there = _plan(config, source), shards_there(config.out)
+    identity = expected_identity(config, source, there)
     _record(config, identity, plan).previous_state()
-    listed = _current(config, identity, plan)
+    listed = _current(config, there, identity, plan)
     left = [unit for name, unit in plan.items() if name not in listed]
     units = stored_units(config.targets, left, workers=config.workers)
     size, targets = ShardSize(identity).units(units), sum(mark.n for _, mark in left)
     done = len(plan) - len(left)
     say(f"shards to do: {len(left)}, done: {done}", shards_to_do=len(left), shards_done=done)
-    if not has_phi_s(config, identity, plan.values()):
+    if not has_phi_s(config, there, identity, plan.values()):
         say("PHI-S is to be fitted", fits_phi_s=True)
     text = f"{bytes_text(size)} in tars and indices, {size / max(1, targets):.0f} a target"
     say_bytes_to_write(config.out, text, size, targets=targets)
@@ -111,10 +112,11 @@ def is_done(config: PackTargets) -> bool:
         MissingDataError, MismatchError: there is no such store, or --out has other targets.
     """
     source = read_identity(config.targets)
-    plan, identity = _plan(config, source), expected_identity(config, source)
+    plan, there = _plan(config, source), shards_there(config.out)
+    identity, units = expected_identity(config, source, there), plan.values()
     state = _record(config, identity, plan).previous_state()
-    listed = _current(config, identity, plan)
-    has_arrays = has_codec(config.out, identity) and has_phi_s(config, identity, plan.values())
+    listed = _current(config, there, identity, plan)
+    has_arrays = has_codec(config.out, identity) and has_phi_s(config, there, identity, units)
     return state == "done" and listed.keys() == plan.keys() and has_arrays
 
 
@@ -130,9 +132,11 @@ def _plan(config: PackTargets, source: Identity) -> Plan:
     return {target_shard_name(unit): (unit, mark) for unit, mark in units}
 
 
-def _current(config: PackTargets, identity: Identity, plan: Plan) -> dict[str, Shard]:
+def _current(
+    config: PackTargets, there: ShardsThere | None, identity: Identity, plan: Plan
+) -> dict[str, Shard]:
     """Return the listed shards of this identity, made from the present units, that may stay."""
-    if config.overwrite or identity_there(config.out) != identity:
+    if config.overwrite or there is None or there.identity != identity:
         return {}
     listed, known = listed_shards(config.out, "targets"), content_hash(identity)
     return {

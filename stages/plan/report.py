@@ -18,6 +18,7 @@ from milan_pipeline.planning.costs import (
     Rates,
     Workload,
     make_plan,
+    recommended_views,
     step_ratio,
 )
 from milan_pipeline.planning.dataset import DatasetSize, assumed_dataset, listed_dataset
@@ -153,9 +154,9 @@ class PlanReport:
         requests, request_dollars: to an object store, of extraction, packing and training.
         Device-hours: teacher_hours (all targets, once), in_loop_hours (a teacher in every step),
         saved_hours (of all training, waiting for storage counted; below 0: lost).
-        break_even_epochs: epochs x students. fits, pays: whether; why: why not. teacher_rate:
-        images/s, in teacher_precision, which is "auto" if the device was not looked at. assumed,
-        notes: sentences.
+        break_even_epochs: epochs x students. recommended_views: of each image. fits, pays: whether;
+        why: why not. teacher_rate: images/s, in teacher_precision, which is "auto" if the device
+        was not looked at. assumed, notes: sentences.
         """
         plan, sizes = self.plan, self.sizes
         return {
@@ -176,6 +177,7 @@ class PlanReport:
             "in_loop_hours": plan.in_loop_hours,
             "saved_hours": plan.saved_hours,
             "break_even_epochs": plan.break_even_epochs,
+            "recommended_views": recommended_views(self.config.epochs),
             "free_bytes": sizes.free,
             "free_files": sizes.free_files,
             "fits": sizes.fits,

@@ -90,6 +90,13 @@ def test_json_is_one_document() -> None:
     assert failed.stdout == ""  # half a document is none
 
 
+def test_a_name_ends_no_line() -> None:
+    names = ["a\nb: done", "\x1b[2Jc\x85\u2028", "d\té\udce9"]
+    found = told(run=lambda _: console.report(names))
+    assert found.stdout_bytes.decode().splitlines()[:2] == [r"a\nb: done", r"\x1b[2Jc\x85\u2028"]
+    assert console.one_line(names[2]) == names[2]
+
+
 def test_nothing_said_is_no_document() -> None:
     assert told("--json", run=lambda _: None).stdout == ""
 

@@ -27,8 +27,8 @@ KEYS = ("a", "b", "c", "d")
 ALL_SHARDS = dict.fromkeys(SHARDS, KEYS)
 
 
-def joined(images, targets, *, views=2, on_missing="error"):
-    table = joined_pairs(images, targets, views=views, on_missing=on_missing)
+def joined(images, targets, *, views=2, **options):
+    table = joined_pairs(images, targets, views=views, **options)
     read_and_check(table)
     return table
 
@@ -98,15 +98,17 @@ MISSING = {
 }
 
 
+@pytest.mark.parametrize("or_skip", ["", " or --on-missing skip"])
 @pytest.mark.parametrize("case", MISSING)
-def test_a_missing_side_is_an_error_that_names_it(case, tmp_path):
+def test_a_missing_side_is_an_error_that_names_it(case, or_skip, tmp_path):
     image_keys, target_keys, named, _ = MISSING[case]
     images = write_images(tmp_path / "images", image_keys or ALL_SHARDS)
     targets = write_targets(tmp_path / "targets", images, target_keys or ALL_SHARDS)
     with pytest.raises(MissingDataError) as error:
-        joined(images, targets)
-    for name in [*named, "--on-missing skip"]:
-        assert name in str(error.value)
+        joined(images, targets, or_skip=or_skip)
+    assert all(name in str(error.value) for name in named)
+    assert ("--" in str(error.value)) == bool(or_skip)
+    assert str(error.value).endswith(or_skip)
 
 
 @pytest.mark.parametrize("case", MISSING)

@@ -104,6 +104,19 @@ def test_fast_storage_changes_nothing() -> None:
     assert plan(Rates(student=100.0, read=1000.0)) == plan(Rates(student=100.0))
 
 
+@pytest.mark.parametrize(
+    ("views", "epochs", "wanted"),
+    [(1, 400, 4), (3, 400, 4), (4, 400, None), (1, 2, 2), (2, 2, None)],
+)
+def test_fewer_views_than_are_recommended_are_noted(
+    views: int, epochs: int, wanted: int | None
+) -> None:
+    notes = plan(work=Workload(images=1, views=views, epochs=epochs)).notes
+    found = [note for note in notes if "recommended" in note]
+    assert len(found) == (wanted is not None)
+    assert all(f"give --views {wanted} here" in note for note in found)
+
+
 @pytest.mark.parametrize(("views", "said"), [(1, "10 times"), (4, "2.5 times"), (10, None)])
 def test_views_that_come_again_are_noted(views: int, said: str | None) -> None:
     found = [n for n in plan(work=Workload(images=1, views=views, epochs=10)).notes if "times" in n]

@@ -85,11 +85,19 @@ def test_shards_know_their_number_from_whoever_writes_them(tmp_path: Path) -> No
     assert (status(folder).state, status(folder).total) == ("done", 1)
 
 
-def test_scores(tmp_path: Path) -> None:
-    record(tmp_path / "probe.json", "probe", "running")
-    assert (status(tmp_path).kind, status(tmp_path).state) == ("scores", "left")
-    record(tmp_path / "probe.json", "probe", "done")
-    assert (status(tmp_path).state, status(tmp_path).done) == ("done", 1)
+@pytest.mark.parametrize(("stage", "kind"), [("probe", "scores"), ("export", "export")])
+def test_scores_and_exports(stage: str, kind: str, tmp_path: Path) -> None:
+    place = tmp_path / f"out/{stage}.json"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/config.json").write_text("{}")  # what exports write for other programs
+    record(place, stage, "running")
+    assert (status(place.parent).kind, status(place.parent).state) == (kind, "left")
+    record(place, stage, "done")
+    assert (status(place.parent).state, status(place.parent).done) == ("done", 1)
+    assert [part.kind for part in status(tmp_path).parts] == [kind]
+    place.write_text("{")
+    with pytest.raises(DataError, match=rf"{stage}\.json is damaged"):
+        status(place.parent)
 
 
 def test_all_outputs_below_a_folder(tmp_path: Path) -> None:
@@ -147,15 +155,16 @@ def test_nothing(name: str, tmp_path: Path) -> None:
 
 
 def foreign(folder: Path) -> Path:
-    """Make folders that other programs, and our `export`, write."""
+    """Make folders that other programs write."""
     for name, text in {
         "timm/config.json": '{"architecture": "vit"}',
         "list/config.json": "[]",
         "plot/zarr.json": '{"zarr_format": 3, "node_type": "group"}',
         "app/manifest.json": "{no JSON}",
         "bench/probe.json": "{}",
+        "app/export.json": "{}",
     }.items():
-        (folder / name).parent.mkdir(parents=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     return folder
 
@@ -218,4 +227,4 @@ def test_what_is_said_of_a_place_within_an_output(tmp_path: Path) -> None:
 def test_nothing_is_looked_for_below_a_url() -> None:
     with pytest.raises(MissingDataError) as raised:
         folder_status("memory://nothing/here")
-    assert str(raised.value).endswith("shards, a run or scores")
+    assert str(raised.value).endswith("shards, a run, scores or an export")

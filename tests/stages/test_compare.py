@@ -87,6 +87,15 @@ def test_a_table_names_a_folder_that_is_not_utf8(project, capsys):
     assert rb"runs/caf\udce9/finetune/0" in (project / "table.md").read_bytes()
 
 
+def test_a_folder_with_a_line_break_in_its_name_keeps_its_row_whole(project, capsys):
+    (project / "runs/a").rename(project / "runs/a\n| b |")
+    run_cli("compare", project)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert all(line.startswith("| ") and line.endswith(" |") for line in lines)
+    assert any(r"runs/a\n\| b \|/finetune/0" in line for line in lines)
+
+
 def test_a_folder_that_cannot_be_listed_is_an_error(project, capsys, monkeypatch):
     """Without it, the table would lack its results."""
     scandir = os.scandir

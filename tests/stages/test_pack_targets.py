@@ -17,7 +17,7 @@ from tests.support.cli import extract_targets, run_cli
 from tests.support.clip import write_tiny_clip
 from tests.support.disturbances import run_and_kill, stopped_at_put
 from tests.support.pictures import write_picture
-from tests.support.remote import watched
+from tests.support.remote import Request, noting, watched
 
 
 def load(folder: Path) -> Manifest:
@@ -258,6 +258,21 @@ def test_a_shard_that_is_lost_or_of_another_size_and_all_by_overwrite_are_writte
     assert not left.exists()
     pack(target_store, out, "--overwrite")
     assert files_of(out) == files_of(target_shards)
+
+
+def test_what_is_there_is_read_once_for_all_shards_and_once_for_each(
+    target_store: Path, target_shards: Path
+) -> None:
+    def places(read: list[Request]) -> int:
+        return sum(each.path.endswith("manifest.json") and each.start == 0 for each in read)
+
+    with noting("read") as once:
+        load_manifest(watched(target_shards), kind="targets")
+    words = ("--targets", target_store, "--out", watched(target_shards), "--codec", "float16")
+    for more in ((), ("--dry-run",)):
+        with noting("read") as read:
+            run_cli("pack-targets", *words, *more)
+        assert places(read) == 2 * places(once) + 1  # whose shards they are is its beginning
 
 
 def test_an_interrupted_run_goes_on(

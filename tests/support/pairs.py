@@ -67,7 +67,7 @@ def write_world(folder):
     return joined_pairs(images, targets)
 
 
-def joined_pairs(images, *targets, views=1, on_missing="error"):
+def joined_pairs(images, *targets, views=1, on_missing="error", or_skip=""):
     """Join what manifests list, of images and of each teacher's targets."""
     with tempfile.TemporaryDirectory() as folder:  # not beside the shards, which may lie together
         for number, manifest in enumerate((images, *targets)):
@@ -79,7 +79,7 @@ def joined_pairs(images, *targets, views=1, on_missing="error"):
         dataclasses.replace(each, shards=dataclasses.replace(each.shards, head=manifest))
         for each, manifest in zip(found, targets, strict=True)
     ]
-    return join_pairs(image, stores, views=views, on_missing=on_missing)
+    return join_pairs(image, stores, views=views, on_missing=on_missing, or_skip=or_skip)
 
 
 def places():

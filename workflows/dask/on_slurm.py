@@ -162,7 +162,7 @@ def run(config: OnSlurm) -> None:
 def dry_run(config: OnSlurm) -> None:
     """Show the job script."""
     with slurm_cluster(config) as cluster:
-        report([cluster.job_script()])
+        report(cluster.job_script().splitlines())
 
 
 command = stage_command("on-slurm", OnSlurm, run=run, dry_run=dry_run)

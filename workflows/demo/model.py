@@ -8,24 +8,30 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.model import CLIP
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from workflows.demo.captions import vocabulary
 from workflows.demo.pool import VIEW
 from workflows.demo.tokenizer import WordTokenizer
 
 FOLDER = Path(__file__).parent / "teacher"
+WEIGHTS = "open_clip_model.safetensors"
 CONTEXT = 24
 MEAN, STD = (0.65, 0.58, 0.51), (0.29, 0.26, 0.28)
 """Of the scenes' pixels, in 0..1."""
 
 
-def configuration(words: Sequence[str] | None = None) -> dict[str, Any]:
-    """The content of open_clip_config.json; of another vocabulary than the scenes', if given."""
-    tokenizer = WordTokenizer(vocabulary() if words is None else words, CONTEXT)
+def configuration(words: Sequence[str] | None = None, context: int = CONTEXT) -> dict[str, Any]:
+    """The content of open_clip_config.json.
+
+    Args:
+        words: of another vocabulary than the scenes'.
+        context: tokens of a text, marks included.
+    """
+    tokenizer = WordTokenizer(vocabulary() if words is None else words, context)
     vision = {"image_size": VIEW, "patch_size": 8, "width": 128, "layers": 6, "head_width": 32}
     text = {
-        "context_length": CONTEXT,
+        "context_length": context,
         "vocab_size": tokenizer.vocab_size,
         "width": 128,
         "heads": 4,
@@ -43,22 +49,35 @@ def configuration(words: Sequence[str] | None = None) -> dict[str, Any]:
     }
 
 
-def new_model(words: Sequence[str] | None = None) -> CLIP:
+def new_model(words: Sequence[str] | None = None, context: int = CONTEXT) -> CLIP:
     """An untrained model."""
-    return CLIP(**configuration(words)["model_cfg"])
+    return CLIP(**configuration(words, context)["model_cfg"])
 
 
-def save_model(model: CLIP, folder: Path, words: Sequence[str] | None = None) -> None:
-    """Write configuration, vocabulary and weights, so that `load_model` finds them."""
+def take_image_tower(model: CLIP, folder: Path) -> None:
+    """Put the image tower of a saved model in place of a model's own."""
+    prefix = "visual."
+    weights = load_file(folder / WEIGHTS)
+    tower = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+    model.visual.load_state_dict(tower)
+
+
+def save_model(
+    model: CLIP,
+    folder: Path,
+    words: Sequence[str] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write configuration, vocabulary and weights of a type, so that `load_model` finds them."""
     words = vocabulary() if words is None else words
     folder.mkdir(parents=True, exist_ok=True)
-    config = json.dumps(configuration(words), indent=1) + "\n"
+    config = json.dumps(configuration(words, model.context_length), indent=1) + "\n"
     (folder / "open_clip_config.json").write_text(config, encoding="utf-8")
     (folder / "vocabulary.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    weights = {n: tensor.to(dtype).contiguous() for n, tensor in model.state_dict().items()}
     part = folder / "weights.part"
     save_file(weights, part)
-    part.replace(folder / "open_clip_model.safetensors")
+    part.replace(folder / WEIGHTS)
 
 
 def load_model(folder: Path = FOLDER) -> tuple[CLIP, WordTokenizer]:

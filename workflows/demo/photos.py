@@ -29,6 +29,8 @@ NOUNS: dict[str, tuple[str, ...]] = {
 }
 """What else a class of CIFAR-10 may be called; the first is its name."""
 APART, DIGITS = 50, 12
+CAPTION_CONTEXT = 12
+"""Tokens of the longest caption, marks included."""
 PLACES = ("outdoors", "up close", "seen from afar", "in daylight", "in the middle")
 
 
