@@ -22,6 +22,7 @@ METRICS = (
 # These have columns of their own, or none.
 NOT_SETTINGS = ("encoder", "random_init", "seed")
 RESOLUTION = "resolution"
+TRAINED_BEFORE = "eval_only"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -212,9 +213,19 @@ def _settings(result: Result) -> dict[str, Any]:
 
 
 def _common(settings: Sequence[dict[str, Any]]) -> set[str]:
-    """Return the names of the settings that are the same for all that have them."""
+    """Return the names of the settings that are the same for all that may have them.
+
+    Results of `--eval-only` have none of training.
+    """
     first = {name: value for each in reversed(settings) for name, value in each.items()}
-    return {n for n, v in first.items() if all(other.get(n, v) == v for other in settings)}
+    return {
+        name
+        for name, value in first.items()
+        if all(
+            each[name] == value if name in each else bool(each.get(TRAINED_BEFORE))
+            for each in settings
+        )
+    }
 
 
 def _place(result: Result) -> tuple[Any, ...]:
