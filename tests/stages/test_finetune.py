@@ -210,12 +210,12 @@ def test_training_needs_images_and_scoring_a_classifier(data, tmp_path, capsys):
 
 def test_scoring_alone_has_the_classifiers_size_and_weights(whole, data, tmp_path, capsys):
     few = ("finetune", "--eval-only", "--encoder", whole / "best.safetensors", "--val", data[1])
-    few = (*few, "--out", tmp_path, "--workers", 0)
-    run_cli(*few, "--image-size", 64, code=2)
+    words = (*few, "--out", tmp_path, "--workers", 0)
+    run_cli(*words, "--image-size", 64, code=2)
     assert "--image-size 64 is not that of --encoder" in capsys.readouterr().err
-    run_cli(*few, "--random-init", code=2)
+    run_cli(*words, "--random-init", code=2)
     assert "--random-init draws weights, and --eval-only scores" in capsys.readouterr().err
-    run_cli(*few, "--epochs", 7)  # as a recipe may have it
+    run_cli(*words, "--epochs", 7)  # as a recipe may have it
     assert list(record(tmp_path, "scores.json")["content"]) == [
         "precision", "encoder", "eval_only", "crop_pct",
     ]  # fmt: skip
