@@ -26,10 +26,10 @@ FUZZ_SECONDS ?= 600
 	touch .venv/runs $@
 
 demo: .venv/runs  ## the main job on made-up scenes: demo/results.json, demo/demo.png
-	PATH="$(CURDIR)/$(BIN):$$PATH" sh workflows/demo/run.sh demo
+	PYTHONDONTWRITEBYTECODE= PATH="$(CURDIR)/$(BIN):$$PATH" sh workflows/demo/run.sh demo
 
 study: .venv/runs  ## four encoders by six measures, two seeds: demo-study/study.md, study.html
-	$(BIN)/python -m workflows.study workflows/study/drawn.yaml --out demo-study --seeds 0 1 --leave-out 100%
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m workflows.study workflows/study/drawn.yaml --out demo-study --seeds 0 1 --leave-out 100%
 
 test: .venv/installed  ## the default tests
 	$(PYTEST) $(SHARED)

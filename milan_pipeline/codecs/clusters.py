@@ -1,5 +1,8 @@
 """Centres of k-means, repeatable and of a fixed number.
 
+scikit-learn takes seconds to import. It is loaded when vectors are clustered, since most commands
+that can fit a codec fit none.
+
 Legend: T vectors, D their width, E centres.
 """
 
@@ -7,8 +10,6 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 
 ROUNDS = 15
 """Iterations; more of them have no measurable effect on codes."""
@@ -29,6 +30,9 @@ def centres(
         count: E.
         weight_T: how much each counts; None is alike.
     """
+    from sklearn.cluster import KMeans  # noqa: PLC0415
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
+
     means = KMeans(
         min(count, len(vector_TD)), init="random", n_init=1, max_iter=ROUNDS, random_state=0
     )
