@@ -49,11 +49,12 @@ def matmul_rate(batch: int, dtype: torch.dtype, seconds: float = 0.4) -> float:
 def contest(world: World, *, batch: int, rounds: int, teacher: str, size: int, bf16: bool) -> Times:
     """Take turns; return seconds by "who what", the matmul's rate and both peaks of memory."""
     plain = {"teacher": teacher, "teacher_size": size}
-    shared = {"world": world, "batch": batch, "bf16": bf16}
+    shared = {"batch": batch, "bf16": bf16}
+    ours = {"pairs": world.pairs, "layouts": (world.layout,)}
     times: Times = defaultdict(list)
     with ExitStack() as stack:
-        ours_process = Contestant("ours", serve_ours, **shared)
-        plain_process = Contestant("plain", serve_plain, **plain, **shared)
+        ours_process = Contestant("ours", serve_ours, **ours, **shared)
+        plain_process = Contestant("plain", serve_plain, world=world, **plain, **shared)
         contestants = [stack.enter_context(one) for one in (ours_process, plain_process)]
         name = f"{teacher} {'bf16' if bf16 else 'fp32'}"
         for _ in tqdm(range(rounds), desc=name, unit="rounds", disable=None):

@@ -16,7 +16,7 @@ from milan_pipeline.data.pair_table import PairTable
 from milan_pipeline.images.decode import digest
 from milan_pipeline.images.views import random_resized_crop
 from milan_pipeline.shards.columns import read_image_columns, read_target_columns
-from milan_pipeline.shards.manifest import Manifest, Shard
+from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest
 from milan_pipeline.shards.writer import Sample, write_shard
 from milan_pipeline.targets.shard_records import TARGET_EXTENSION, RecordLayout
 
@@ -85,6 +85,26 @@ def make_world(
         pairs=join_pairs(columns[0], [columns[1]], views=1, on_missing="error"),
         layout=layout,
     )
+
+
+def add_teacher(root: Path, jpegs: list[bytes], target_width: int) -> tuple[str, RecordLayout]:
+    """Write targets of a second teacher beside a world's; return their folder and layout.
+
+    Args:
+        root: of the world.
+        jpegs: its images.
+        target_width: channels of a target.
+    """
+    layout = RecordLayout(codec=parse_codec("int8"), patches=PATCHES, width=target_width)
+    sources = load_manifest(str(root / "images"), kind="images").shards
+    parts = np.array_split(np.arange(len(jpegs)), len(sources))
+    folder = root / "second"
+    shards = [
+        _write_targets(folder, source, jpegs, numbers, layout)
+        for source, numbers in zip(sources, parts, strict=True)
+    ]
+    Manifest(kind="targets", folder=str(folder), shards=tuple(shards)).save()
+    return str(folder), layout
 
 
 def photo(seed: int) -> bytes:

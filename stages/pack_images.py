@@ -14,12 +14,17 @@ from milan_pipeline.core.progress import progress_bar
 from milan_pipeline.core.threads import ordered_map
 from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.images.budget import BadImageBudget, Skipped
-from milan_pipeline.images.class_tree import some, warn_of_lost_classes, warn_of_source
+from milan_pipeline.images.class_tree import (
+    number_of_classes,
+    some,
+    warn_of_lost_classes,
+    warn_of_source,
+)
 from milan_pipeline.images.source_files import SourceFiles
 from milan_pipeline.images.sources import Source, shuffled
 from milan_pipeline.images.tables.columns import Columns
 from milan_pipeline.images.tables.find import find_images
-from milan_pipeline.provenance.record import StageRecord
+from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.provenance.reporter import Reporter, reporting
 from milan_pipeline.shards.ignored import ignored_fields
 from milan_pipeline.shards.image_samples import samples_of
@@ -152,7 +157,7 @@ def run(config: PackImages) -> None:
     warn_of_lost_classes(source, {row["key"] for row in skipped})
     counts = {
         "shards": len(manifest.shards),
-        "classes": len(source.classes),
+        "classes": number_of_classes(source),
         "images": manifest.samples,
         "skipped": len(skipped),
         "ignored": len(source.ignored),
@@ -169,9 +174,9 @@ def dry_run(config: PackImages) -> None:
     plan = _plan(config, source)
     left = [name for name in plan if name not in listed]
     size = sum(plan[name].bytes for name in left)
-    done, images, classes = len(plan) - len(left), len(source.files), len(source.classes)
+    done, images, classes = len(plan) - len(left), len(source.files), number_of_classes(source)
     say(f"shards to do: {len(left)}, done: {done}", shards_to_do=len(left), shards_done=done)
-    names = f" ({some(source.classes)})" if classes else ""
+    names = f" ({some(source.classes)})" if source.classes else ""
     say(f"images: {images}, classes: {classes}{names}", images=images, classes=classes)
     say(f"other files left out: {len(source.ignored)}", ignored=len(source.ignored))
     say_bytes_to_write(config.dest, f"about {bytes_text(size)}", size)
@@ -208,13 +213,22 @@ def _compare_with_earlier(
         config=config,
         inputs={"files": source.fingerprint()},
     )
+    listed = listed_shards(config.dest, "images")
+    if not listed and _is_begun(record.url):
+        # What stopped it may have been mended since, so that its files are others now.
+        return record, {}, None
     state = record.previous_state()
     if config.overwrite:
         return record, {}, None
-    listed = listed_shards(config.dest, "images")
     if state is None and listed:
         raise ConfigError(f"DEST {config.dest} holds other shards; give another folder")
     return record, listed, state
+
+
+def _is_begun(url: str) -> bool:
+    """Tell whether a record is of a run that did not come to its end."""
+    earlier = read_record(url)
+    return earlier is not None and earlier["state"] != "done"
 
 
 def _wrote_all(record: StageRecord) -> bool:

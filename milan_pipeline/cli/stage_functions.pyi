@@ -223,7 +223,7 @@ def extract_targets(
     prior: Literal["auto", "cls", "pool", "rollout", "uniform"] = 'auto',
     images: StrPath,
     out: StrPath,
-    views: int = 1,
+    views: int | None = None,
     view_policy: str = 'random-resized-crop',
     teacher_sees: Literal["view", "clean"] = 'view',
     views_from: str | None = None,
@@ -278,14 +278,16 @@ def extract_targets(
             with, or that of its CLS token.
         images: Folder of image shards with manifest.json.
         out: Target store to write, e.g. targets.zarr.
-        views: Number of views (crops) of each image.
+        views: Number of views (crops) of each image; default: 1, with --views-from as many
+            as there.
         view_policy: How a view is cut from its image: random-resized-crop or center.
             Changes of colours may follow, each with its probability: DINO's are
             random-resized-crop:jitter=0.8,grey=0.2,blur=0.5,solarise=0.2.
         teacher_sees: What the teacher sees where views have changes of colours: the view,
             or a clean one without them. The student always sees them.
-        views_from: Target store or shards of another teacher whose view options are taken,
-            so that one student can learn from both; default: those given here.
+        views_from: Target store or shards of another teacher whose view options and number
+            of views are taken, so that one student can learn from both; default: those
+            given here.
         view_seed: Seed of the crops.
         min_scale: Smallest share of an image's area that a crop covers.
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The

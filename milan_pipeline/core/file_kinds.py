@@ -4,6 +4,17 @@ HEAD = 256
 """First bytes that are enough."""
 
 
+def explained(place: str, head: bytes, otherwise: str) -> str:
+    """Return the error for a file that is not what was written there.
+
+    Args:
+        place: path or URL of the file.
+        head: its first `HEAD` bytes, or all of them.
+        otherwise: what is wrong and what helps where nothing stands in its place.
+    """
+    return f"{place} {(stand_in(head) if head else None) or otherwise}"
+
+
 def stand_in(head: bytes) -> str | None:
     """Say what a file is that is not the file itself, and what helps; None if it is none of these.
 

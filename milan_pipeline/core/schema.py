@@ -10,6 +10,8 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from milan_pipeline.core.file_kinds import HEAD, stand_in
+
 T = TypeVar("T")
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -37,7 +39,9 @@ def parsed(text: bytes | str, kind: type[T]) -> T:
         # In UTF-8: json would take bytes with NULs, as a lost block leaves them, for UTF-32.
         document = json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
     except (ValueError, RecursionError) as error:
-        raise DocumentError(str(error)) from error
+        head = text[:HEAD] if isinstance(text, bytes) else text[:HEAD].encode(errors="replace")
+        other = stand_in(head) if head else None
+        raise DocumentError(str(error) if other is None else f"it {other}") from error
     return conforming(document, kind)
 
 

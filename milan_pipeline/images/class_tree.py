@@ -1,6 +1,7 @@
 """Signs that a folder is not the class tree that it was taken for, said before it is used."""
 
 import logging
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
@@ -72,13 +73,20 @@ def warn_of_lost_classes(source: Source, skipped: Collection[str]) -> None:
     lost = [name for number, name in enumerate(source.classes) if number not in left]
     if lost:
         logger.warning(
-            "%d of %d classes have no image that can be read (%s)",
+            "%d of %d classes have no image that was packed (%s)",
             *(len(lost), len(source.classes), some(lost)),
         )
 
 
+def number_of_classes(source: Source) -> int:
+    """Return how many classes the files have, by name or, in a list without names, by number."""
+    return len(source.classes) or len(set(source.files.labels()) - {None})
+
+
 def _warn_of_list(source: Source, root: Path) -> None:
-    labelled = sum(label is not None for label in source.files.labels())
+    labels = Counter(source.files.labels())
+    labelled = len(source.files) - labels.pop(None, 0)
+    _warn_of_gaps(source, {label for label in labels if label is not None}, root)
     if 0 < labelled < len(source.files):
         logger.warning(
             "%d of %d images of %s have no class; to train or score by classes, give each one",
@@ -89,6 +97,19 @@ def _warn_of_list(source: Source, root: Path) -> None:
             "each image of %s has a class of its own (%s); if those are captions, leave them out",
             *(root, some(source.classes)),
         )
+
+
+def _warn_of_gaps(source: Source, numbers: set[int], root: Path) -> None:
+    """Say so where classes are numbers, and numbers below the highest have no image."""
+    most = max(numbers, default=-1)
+    if source.classes or len(numbers) > most:
+        return
+    first = next(number for number in range(most) if number not in numbers)
+    logger.warning(
+        "%d of the class numbers 0 to %d have no image in %s (%d is the first), but count as "
+        "classes; number the classes from 0 on if none is missing",
+        *(most + 1 - len(numbers), most, root, first),
+    )
 
 
 def _warn_of_names(classes: list[str], root: Path) -> None:

@@ -1,4 +1,4 @@
-"""The masks of images: files in another folder, under the same paths but ending in `.png`."""
+"""The masks of images: PNGs of class numbers in another folder, under the images' paths."""
 
 import logging
 import os
@@ -16,6 +16,9 @@ from milan_pipeline.storage.retries import retried
 logger = logging.getLogger(__name__)
 
 ENDING = ".png"
+BITS, KIND = 24, 25
+"""Where a PNG says the bits and the kind of its pixels."""
+GREY, PALETTE = 0, 3
 
 
 class MaskFolder:
@@ -102,7 +105,7 @@ class MaskFolder:
             found = folder / same[0]
             return found, _status(found)
         hint = f" (beside it is {shortened(near[0])})" if near else ""
-        remedy = "add the mask under that name"
+        remedy = "add the mask, a PNG, under that name"
         if self.folder != path.parent and (self.folder / path.name).exists():
             hint = f" ({self.folder / path.name} does)"
             remedy = f"give the images' own folder, {path.parent.name}, in place of the one above"
@@ -151,3 +154,25 @@ def _stem(name: str) -> str:
     folder, slash, last = name.rpartition("/")
     stem = last.rpartition(".")[0] or last
     return f"{folder}{slash}{stem}"
+
+
+def pixel_fault(png: bytes) -> str | None:
+    """Say why the pixels of a PNG are not one 8-bit number each, and what helps; None if they are.
+
+    A palette does not matter: its numbers count.
+
+    Args:
+        png: the file, or its first bytes, with the whole of its header.
+
+    Returns:
+        The end of a sentence that begins with the mask's name.
+    """
+    kind, bits = png[KIND], png[BITS]
+    if kind == PALETTE or (kind == GREY and bits == 8):
+        return None
+    if kind == GREY:
+        return f"has {bits} bits a pixel; save it with 8 bits"
+    return (
+        "has colours or alpha and not one 8-bit number for each pixel; write class numbers as "
+        "grey or palette PNG"
+    )

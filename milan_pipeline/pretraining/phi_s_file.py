@@ -15,6 +15,7 @@ import torch
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.interface import Codec
+from milan_pipeline.core.file_kinds import HEAD, explained
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.schema import Count, DocumentError, conforming
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
@@ -157,7 +158,8 @@ def read_phi_s(folder: str, common: Mapping[str, Any]) -> PhiS:
     except MissingDataError as error:
         raise DataError(f"{place} is missing; {again} again") from error
     if hashlib.sha256(data).hexdigest() != stated["sha256"]:
-        raise DataError(f"{place} is damaged, as its sha256 is another; copy it again, or {again}")
+        otherwise = f"is damaged, as its sha256 is another; copy it again, or {again}"
+        raise DataError(explained(place, data[:HEAD], otherwise))
     arrays = safetensors.torch.load(data)
     return PhiS(arrays["mean"], arrays["matrix"])
 

@@ -7,7 +7,8 @@ from milan_pipeline.errors import BadImageError, DataError, StorageError
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.images.decode import probe_depth, probe_header
 from milan_pipeline.images.formats import IMAGE_EXTENSIONS
-from milan_pipeline.images.orientation import upright
+from milan_pipeline.images.mask_files import pixel_fault
+from milan_pipeline.images.orientation import SWAPS_SIDES, orientation, upright
 from milan_pipeline.images.source_files import SourceFile
 from milan_pipeline.shards.writer import Sample
 from milan_pipeline.storage.retries import retried
@@ -31,7 +32,8 @@ def samples_of(
         try:
             if file.fault is not None:
                 raise BadImageError(f"it is {file.fault}")
-            data = upright(_image(file)) if turn else _image(file)
+            given = _image(file)
+            data = upright(given) if turn else given
             image_format, *size = probe_header(data)
         except BadImageError as error:
             where = "" if file.rows is None else f"{file.rows.where(file.row)}: "
@@ -48,7 +50,7 @@ def samples_of(
         if file.rows is not None and (caption := file.rows.caption(file.row)):
             members["txt"] = caption
         if file.mask is not None:
-            members["mask.png"] = _mask(file.mask, size)
+            members["mask.png"] = _mask(file.mask, size, of=given, turned=turn)
         yield Sample(file.key, members)
 
 
@@ -65,14 +67,28 @@ def _image(file: SourceFile) -> bytes:
     return _read(file.path)
 
 
-def _mask(path: Path, size: list[int]) -> bytes:
-    """Read a mask, which must be a PNG as large as its image."""
-    data = _read(path)
+def _mask(path: Path, size: list[int], *, of: bytes, turned: bool) -> bytes:
+    """Read a mask, which must be a PNG of class numbers, as large as its image.
+
+    Args:
+        path: of the mask.
+        size: width and height of the image as it is packed.
+        of: the image's own file.
+        turned: whether images are turned as their EXIF says.
+    """
+    data, remedy = _read(path), "replace it"
     try:
-        if probe_header(data) != ("PNG", *size):
+        kind, *own = probe_header(data)
+        if kind != "PNG":
+            raise BadImageError(f"it is {kind}, which may change class numbers, and masks are PNGs")
+        if own == size[::-1] and orientation(of) in SWAPS_SIDES:
+            remedy = "turn it, too" if turned else "--exif apply turns the image as its EXIF says"
+        if own != size:
             raise BadImageError(f"it is no PNG of {size[0]} x {size[1]} pixels, as its image is")
     except BadImageError as error:
-        raise DataError(f"{path} cannot be a mask ({error}); replace it") from error
+        raise DataError(f"{path} cannot be a mask ({error}); {remedy}") from error
+    if fault := pixel_fault(data):
+        raise DataError(f"the mask {path} {fault}")
     return data
 
 

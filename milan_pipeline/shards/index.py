@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milan_pipeline import storage
+from milan_pipeline.core.file_kinds import HEAD, explained
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.shards.labels import NO_CLASS, Label
 from milan_pipeline.shards.manifest import Manifest, Shard
@@ -74,7 +75,8 @@ def load_index(manifest: Manifest, shard: Shard) -> NDArray[np.void]:
     except MissingDataError as error:
         raise MissingDataError(f"{url} does not exist; {MAKERS[manifest.kind]}") from error
     if hashlib.sha256(data).hexdigest() != shard.index_sha256:
-        raise DataError(f"{url} does not match the manifest's hash; make the index again")
+        otherwise = "does not match the manifest's hash; make the index again"
+        raise DataError(explained(url, data[:HEAD], otherwise))
     try:
         table = table_from(data)
     except (ValueError, TypeError, OverflowError, EOFError) as error:

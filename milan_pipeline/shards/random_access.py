@@ -12,8 +12,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from milan_pipeline import storage
+from milan_pipeline.core.file_kinds import HEAD, explained
 from milan_pipeline.core.threads import ordered_map
-from milan_pipeline.errors import DataError, MissingDataError
+from milan_pipeline.errors import DataError, MilanError, MissingDataError
 from milan_pipeline.shards.cache import CacheConfig, ShardCache, ShardFile
 
 IMAGE_MEMBER = "image"
@@ -199,8 +200,18 @@ def checked(data: bytes, url: str, offset: int, length: int, digest: int) -> byt
         DataError: their xxh3-64 is not `digest`.
     """
     if xxhash.xxh3_64_intdigest(data) != digest:
-        raise DataError(
-            f"{url} is truncated or damaged: the {length} bytes at {offset} do not match the "
-            f"index; {AGAIN}"
-        )
+        raise not_as_listed(url, f"the {length} bytes at {offset} do not match the index")
     return data
+
+
+def not_as_listed(url: str, what: str) -> DataError:
+    """Return the error for a shard that is not what the manifest and the index say.
+
+    Args:
+        url: of the shard.
+        what: in which it differs, where the shard itself is there.
+    """
+    head = b""
+    with contextlib.suppress(MilanError), contextlib.closing(storage.open_read(url)) as stream:
+        head = stream.read(HEAD)
+    return DataError(explained(url, head, f"is truncated or damaged: {what}; {AGAIN}"))

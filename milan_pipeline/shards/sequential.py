@@ -24,7 +24,11 @@ from milan_pipeline.images.formats import IMAGE_EXTENSIONS
 from milan_pipeline.shards.index import index_bytes, index_table
 from milan_pipeline.shards.labels import Label, label_of
 from milan_pipeline.shards.manifest import Manifest, Shard
-from milan_pipeline.shards.random_access import AGAIN, checked, explaining_missing
+from milan_pipeline.shards.random_access import (
+    checked,
+    explaining_missing,
+    not_as_listed,
+)
 from milan_pipeline.shards.tar_stream import HashingFile, stream_members
 from milan_pipeline.shards.writer import Sample, listed_shard, refuse_duplicates
 
@@ -134,10 +138,8 @@ def _fetched(span: _Span) -> tuple[_Span, bytes]:
         with explaining_missing(span.url):
             return span, storage.read_bytes(span.url, span.start, span.stop - span.start)
     except TruncatedError as error:
-        raise DataError(
-            f"{span.url} is truncated or damaged: it ends before byte {span.stop}, where the "
-            f"index has a sample; {AGAIN}"
-        ) from error
+        what = f"it ends before byte {span.stop}, where the index has a sample"
+        raise not_as_listed(span.url, what) from error
 
 
 def index_shard(
@@ -259,9 +261,7 @@ def scan_shard(manifest: Manifest, shard: Shard) -> Iterator[tuple[Sample, dict[
         file = HashingFile(stream)
         yield from _stream_samples(file, url, [])
     if file.sha256.hexdigest() != shard.sha256:
-        raise DataError(
-            f"{url} does not match the manifest's sha256; it was changed or damaged; {AGAIN}"
-        )
+        raise not_as_listed(url, "its sha256 is not that of the manifest")
 
 
 def _stream_samples(

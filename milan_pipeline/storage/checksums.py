@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from milan_pipeline import storage
 from milan_pipeline.core.console import NOTE
+from milan_pipeline.core.file_kinds import HEAD, explained
 from milan_pipeline.errors import DataError, MissingDataError
 
 logger = logging.getLogger(__name__)
@@ -64,10 +65,11 @@ def read_checked(url: str) -> bytes:
         if stated is None:
             continue
         if stated.get(name) != _sha256(data):
-            raise DataError(
-                f"{url} is not the file that {sums} was made of; copy or make it again, or delete "
+            otherwise = (
+                f"is not the file that {sums} was made of; copy or make it again, or delete "
                 f"{storage.basename(sums)} if it was changed on purpose"
             )
+            raise DataError(explained(url, data[:HEAD], otherwise))
         return data
     _log_unchecked(url)
     return data

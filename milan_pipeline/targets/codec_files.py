@@ -20,6 +20,7 @@ from milan_pipeline.codecs.component_arrays import DIMENSIONS, DTYPES, Arrays
 from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.codecs.joint import JointCodec
 from milan_pipeline.codecs.registry import spec_of
+from milan_pipeline.core.file_kinds import HEAD, explained
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.targets.codec_bytes import store_codec_objects
@@ -92,7 +93,8 @@ def read_shards_codec(folder: str, identity: Identity) -> Codec:
     try:
         arrays = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, ValueError, TypeError, LookupError) as error:
-        raise DataError(f"{place} is damaged ({error}); {SHARDS_REMEDY}") from error
+        otherwise = f"is damaged ({error}); {SHARDS_REMEDY}"
+        raise DataError(explained(place, data[:HEAD], otherwise)) from error
     return _named(place, identity, arrays)
 
 

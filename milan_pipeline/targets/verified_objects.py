@@ -19,6 +19,7 @@ from zarr.abc.store import (
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from milan_pipeline import storage
+from milan_pipeline.core.file_kinds import HEAD, explained
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.targets.layout import ZARR_JSON
 
@@ -160,7 +161,7 @@ class VerifiedObjects(Store):
         place = storage.join(self._url, key)
         data = self._present(place, key, lambda: storage.read_bytes(place))
         if xxhash.xxh3_128_hexdigest(data) != self._digests[key]:
-            raise DataError(f"{place} is damaged; {self._remedy}")
+            raise DataError(explained(place, data[:HEAD], f"is damaged; {self._remedy}"))
         return data
 
     def _present(self, place: str, key: str, read: Callable[[], bytes]) -> bytes:

@@ -36,9 +36,10 @@ class ExtractTargets(TeacherOptions, DaskOptions):
     out: str = option(
         help="Target store to write, e.g. targets.zarr.", role="execution", group="Output"
     )
-    views: int = option(
-        1,
-        help="Number of views (crops) of each image.",
+    views: int | None = option(
+        None,
+        help="Number of views (crops) of each image; default: 1, with --views-from as many as "
+        "there.",
         role="extent",
         least=1,
         most=100,
@@ -61,8 +62,8 @@ class ExtractTargets(TeacherOptions, DaskOptions):
     )
     views_from: str | None = option(
         None,
-        help="Target store or shards of another teacher whose view options are taken, so that one "
-        "student can learn from both; default: those given here.",
+        help="Target store or shards of another teacher whose view options and number of views are "
+        "taken, so that one student can learn from both; default: those given here.",
         role="execution",
         group="Views",
         look=inputs.place,
@@ -115,7 +116,7 @@ class ExtractTargets(TeacherOptions, DaskOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.views_from is None and self.policy.name == "center" and self.views > 1:
+        if self.views_from is None and self.policy.name == "center" and self.view_count > 1:
             raise ConfigError(
                 f"--view-policy center gives one view, --views asks for {self.views}; give 1"
             )
@@ -163,6 +164,11 @@ class ExtractTargets(TeacherOptions, DaskOptions):
     def own_part(self) -> Part | None:
         """The part of the units that this job does; None for all."""
         return None if self.part is None else Part.parse(self.part)
+
+    @property
+    def view_count(self) -> int:
+        """How many views are extracted; with `--views-from`, see `views.settled_views`."""
+        return 1 if self.views is None else self.views
 
     @property
     def policy(self) -> ViewPolicy:

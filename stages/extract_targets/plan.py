@@ -170,7 +170,7 @@ def record_of(config: ExtractTargets, identity: Identity, manifest: Manifest) ->
         config=config,
         inputs={},
         content=identity,
-        extent=extent_of(manifest, config.views),
+        extent=extent_of(manifest, config.view_count),
     )
 
 
@@ -188,8 +188,8 @@ def list_work(
     Raises:
         MismatchError: the store is of other images, and --overwrite is not given.
     """
-    units = list_units(manifest, config.views)
-    marks = read_marks(config.out, config.views, keep=keep)
+    units = list_units(manifest, config.view_count)
+    marks = read_marks(config.out, config.view_count, keep=keep)
     record = read_record(record_url(config.out, "extract-targets"))
     # A record of the same images shows that this check was passed or overruled before.
     known = record is not None and (
@@ -232,4 +232,4 @@ def _bytes_of(
     store = StoreSize(identity)
     record = record_of(config, identity, manifest).to_bytes("done", {})
     inside = store.units((unit, keys[unit.shard.name]) for unit in units)
-    return inside + store.groups(config.views) + len(record)
+    return inside + store.groups(config.view_count) + len(record)

@@ -208,7 +208,7 @@ def _finish(
         MismatchError: another process has meanwhile overwritten the store.
     """
     create_root(config.out, identity)
-    marks = read_marks(config.out, config.views, keep=_keeps(config))
+    marks = read_marks(config.out, config.view_count, keep=_keeps(config))
     left = undone_units(work.units, marks, content_hash(identity))
     own = len(work.own_left)
     if left:

@@ -6,13 +6,15 @@ from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images.views import ViewPolicy, policy_of
 from milan_pipeline.provenance.identity import Identity, stated_identity
-from milan_pipeline.shards.manifest import MANIFEST_NAME, read_manifest
+from milan_pipeline.shards.manifest import MANIFEST_NAME
+from milan_pipeline.shards.totals import read_totals
 from milan_pipeline.stages.extract_targets.command import ExtractTargets
 from milan_pipeline.targets.layout import read_identity
+from milan_pipeline.targets.store_record import read_store_record
 
 
 def settled_views(config: ExtractTargets) -> ExtractTargets:
-    """Replace `--views-from` by the options that it stands for.
+    """Replace `--views-from` by the options that it stands for, and settle the number of views.
 
     What the teacher sees of a view stays as it was asked for.
 
@@ -21,8 +23,9 @@ def settled_views(config: ExtractTargets) -> ExtractTargets:
         DataError, MismatchError, MissingDataError: there are no targets, or they are damaged.
     """
     if config.views_from is None:
-        return config
-    policy = policy_of(_identity_of(config.views_from)["view_policy"])
+        return config if config.views else dataclasses.replace(config, views=config.view_count)
+    identity, views = _views_of(config.views_from)
+    policy = policy_of(identity["view_policy"])
     low, high = policy.scale
     if high != ViewPolicy().scale[1]:
         raise ConfigError(
@@ -37,15 +40,18 @@ def settled_views(config: ExtractTargets) -> ExtractTargets:
     return dataclasses.replace(
         config,
         views_from=None,
+        views=config.views or views,
         view_policy=policy.text,
         view_seed=policy.seed,
         min_scale=low,
     )
 
 
-def _identity_of(url: str) -> Identity:
-    """Return what the targets of a store or of shards are."""
+def _views_of(url: str) -> tuple[Identity, int]:
+    """Return what the targets of a store or of shards are, and of how many views."""
     if not storage.exists(storage.join(url, MANIFEST_NAME)):
-        return read_identity(url)
-    manifest = read_manifest(url, lambda _: None, kind="targets", allow_unfinished=True)
-    return stated_identity(manifest.common, what=url)
+        identity = read_identity(url)
+        return identity, read_store_record(url, identity).views
+    views = {0}
+    manifest, _ = read_totals(url, kind="targets", also=lambda shard: views.add(shard.details.view))
+    return stated_identity(manifest.common, what=url), 1 + max(views)

@@ -1,7 +1,9 @@
 """Several processes train one student: the same batches, the same losses, the same end."""
 
+import functools
 import json
 import socket
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ from milan_pipeline.cluster.launch import is_launched
 from milan_pipeline.cluster.world import World, joined_world, local_device
 from milan_pipeline.errors import ConfigError, DataError, StorageError
 from milan_pipeline.training.checkpoints import AVERAGE, MODEL, OPTIMISER, newest_checkpoint
+from tests.support.cli import extract_targets, run_cli
+from tests.support.clip import write_tiny_clip
 from tests.support.processes import run_world
 from tests.support.runs import STEPS as STEPS_OF_A_SMALL_RUN
 from tests.support.runs import Run, open_data, spoiled_codes, train
@@ -136,6 +140,37 @@ def spoil_one(world, shards, folder):
     with pytest.raises(DataError) as error:
         run.train(change=spoiled)
     return str(error.value), keys
+
+
+@pytest.fixture
+def two_teachers(image_shards, target_store, tmp_path):
+    """The folders of images, and of the targets of two teachers, each with its PHI-S."""
+    clip, other = write_tiny_clip(tmp_path / "clip", seed=1), tmp_path / "other.zarr"
+    extract_targets(image_shards, clip, other, "--views-from", target_store)
+    folders = []
+    for store, codec in ((target_store, "float16"), (other, "int8")):
+        folders.append(tmp_path / codec)
+        run_cli("pack-targets", "--targets", store, "--out", folders[-1], "--codec", codec,
+                "--phi-s")  # fmt: skip
+    return image_shards, *folders
+
+
+@pytest.mark.slow
+def test_two_teachers_by_phi_s_are_learnt_alike_by_any_number_of_processes(two_teachers, tmp_path):
+    learnt: dict[str, Any] = LONG | {"loss": "mse", "target_norm": "phi-s"}
+    run = functools.partial(train, phi_s=True)
+    returned(run_world(1, run, two_teachers, tmp_path / "whole", [learnt]))
+    for size, steps, parts in (
+        (2, 4, [{"fsdp": True}]),
+        (1, 7, [{"break_at": 6}, {}]),
+        (4, STEPS, [{}]),
+    ):
+        changed = [learnt | {"total_steps": steps} | part for part in parts]
+        returned(run_world(size, run, two_teachers, tmp_path / "parts", changed))
+    for field in ("loss", "loss/0", "loss/1"):
+        ours, theirs = (logged(tmp_path / name, field) for name in ("parts", "whole"))
+        assert len(ours) == STEPS
+        assert ours == pytest.approx(theirs, rel=1e-5)
 
 
 def test_a_loss_that_is_not_finite_in_one_process_stops_all(shards, tmp_path):

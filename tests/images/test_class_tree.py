@@ -4,7 +4,12 @@ import re
 
 import pytest
 
-from milan_pipeline.images.class_tree import some, warn_of_lost_classes, warn_of_source
+from milan_pipeline.images.class_tree import (
+    number_of_classes,
+    some,
+    warn_of_lost_classes,
+    warn_of_source,
+)
 from milan_pipeline.images.sources import find_source
 
 JPEG = b"\xff\xd8\xff\xe0"
@@ -95,7 +100,20 @@ def test_classes_without_a_readable_image_are_named(tmp_path, caplog):
     (tmp_path / "emu").mkdir()
     source = find_source(tmp_path)
     warn_of_lost_classes(source, {"dog/b"})
-    assert "2 of 3 classes have no image that can be read (dog, emu)" in caplog.text
+    assert "2 of 3 classes have no image that was packed (dog, emu)" in caplog.text
+
+
+def test_class_numbers_with_gaps_are_pointed_out(tmp_path, caplog):
+    for name in "abc":
+        (tmp_path / f"{name}.jpg").write_bytes(JPEG)
+    for numbers, text in (((1, 2, 4), "2 of the class numbers 0 to 4"), ((0, 1, 1), "")):
+        rows = (f"{name}.jpg\t{number}\n" for name, number in zip("abc", numbers, strict=True))
+        (tmp_path / "list.txt").write_text("".join(rows))
+        source = find_source(tmp_path / "list.txt")
+        warn_of_source(source, tmp_path / "list.txt")
+        assert number_of_classes(source) == len(set(numbers))
+        assert (f"{text} have no image" in caplog.text) if text else not caplog.records
+        caplog.clear()
 
 
 def test_many_names_are_cut_short():

@@ -13,6 +13,7 @@ from milan_pipeline.models.student import in_grid_order
 from milan_pipeline.pretraining.examples import ToExamples
 from milan_pipeline.pretraining.feature_data import open_run_data
 from milan_pipeline.provenance.identity import identities_of
+from tests.support.cli import run_cli
 from tests.support.runs import Run, require_same_end, require_same_weights, student_for
 from tests.support.second_teacher import WIDTH, write_second_teacher
 
@@ -51,6 +52,29 @@ def test_a_batch_has_the_targets_of_each_teacher(data):
     clip, dino = (in_grid_order(each, batch.kept_BK, batch.masked_BM) for each in batch.codes)
     assert dino.shape == (8, 17, WIDTH)
     assert torch.equal(dino, 3 - clip[..., :WIDTH])
+
+
+@pytest.mark.parametrize("codec", ["int8", "joint:bytes=4"])
+def test_each_teachers_targets_are_decoded_by_its_own_codec(codec, folders, target_store, tmp_path):
+    images, targets = folders
+    run_cli("pack-targets", "--targets", target_store, "--out", tmp_path, "--codec", codec)
+    data = opened(images, targets | {"clip": str(tmp_path)})
+    batch, alone = first_batch(data), first_batch(opened(images, {"": str(tmp_path)}))
+    (decoder,) = opened(images, {"": str(tmp_path)}).targets().values()
+    found = [
+        decoder.decode(codes, scales)
+        for decoder, codes, scales in zip(
+            data.targets().values(), batch.codes, batch.scales, strict=True
+        )
+    ]
+    assert batch.keys == alone.keys
+    assert torch.equal(found[0], decoder.decode(alone.codes[0], alone.scales[0]))
+    other = first_batch(opened(*folders))  # whose masks may differ, as a codec has its own prior
+    ours, theirs = (
+        in_grid_order(codes, of.kept_BK, of.masked_BM)
+        for codes, of in ((found[1], batch), (other.codes[1].float(), other))
+    )
+    assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("name", ["clip", "dino"])

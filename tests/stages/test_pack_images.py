@@ -7,12 +7,15 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from milan_pipeline.cli.main import main
 from milan_pipeline.core.console import bytes_text
 from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.images.decode import probe_header
+from milan_pipeline.images.orientation import ORIENTATION
 from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.storage.leftovers import temporary_name
 from tests.support.cli import run_cli
@@ -21,6 +24,7 @@ from tests.support.pictures import (
     content,
     labels,
     load,
+    noise,
     png,
     write_ade_tree,
     write_photos,
@@ -373,11 +377,33 @@ def test_masks_must_be_there_and_fit_and_count_as_input(tmp_path: Path, capsys) 
     mask.write_bytes(png(labels(0, (8, 8))))
     run_cli(*command, code=1)
     assert "no PNG of 52 x 40 pixels" in capsys.readouterr().err
+    mask.write_bytes(png(np.zeros((40, 52, 3), np.uint8)))  # no command could use it later
+    run_cli(*command, code=1)
+    assert f"the mask {mask} has colours or alpha" in capsys.readouterr().err
+    mask.write_bytes((images / "ADE_training_00000001.jpg").read_bytes())
+    run_cli(*command, code=1)
+    assert "it is JPEG, which may change class numbers" in capsys.readouterr().err
     mask.write_bytes(whole)
     run_cli(*command, "--overwrite")
     mask.write_bytes(whole + b"\0")
     run_cli(*command, code=1)
     assert "files" in capsys.readouterr().err
+
+
+def test_a_mask_of_the_image_as_viewers_show_it_needs_exif(tmp_path: Path, capsys) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    (tmp_path / "in").mkdir()
+    (tmp_path / "masks").mkdir()
+    noise((52, 40)).save(tmp_path / "in/a.jpg", exif=exif)
+    for shape, words in (((52, 40), ()), ((40, 52), ("--exif", "apply"))):
+        (tmp_path / "masks/a.png").write_bytes(png(np.zeros(shape, np.uint8)))
+        command = ("pack-images", tmp_path / "in", "--masks", tmp_path / "masks")
+        run_cli(*command, tmp_path / "out", *words, "--overwrite", code=1)
+        remedy = "turn it, too" if words else "--exif apply turns the image as its EXIF says"
+        assert capsys.readouterr().err.endswith(f"{remedy}\n")
+        other = () if words else ("--exif", "apply")
+        run_cli(*command, tmp_path / f"out{len(words)}", *other)
 
 
 def test_what_another_node_writes_stays_where_the_clock_is_ahead(pictures, tmp_path, monkeypatch):

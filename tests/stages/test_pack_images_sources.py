@@ -38,7 +38,7 @@ def test_images_under_other_names_are_packed_and_lost_ones_are_named(tmp_path, c
     said = capsys.readouterr()
     assert "2 classes (ant, bee), 3 images, 2 skipped" in said.out
     assert "1 of 5 pictures in" in said.err
-    assert "1 of 2 classes have no image that can be read (bee)" in said.err
+    assert "1 of 2 classes have no image that was packed (bee)" in said.err
     ledger = load(tmp_path / "out").shards[0].details["skipped"]
     assert {row["file"]: row["reason"][:11] for row in ledger} == {
         "d.tif": "the bytes s",

@@ -48,12 +48,20 @@ RECIPE = PretrainingConfig(
 )
 
 
-def open_data(image_shards, target_shards):
-    """Pairs of the session's shards, 24 in each of two views, in batches of 8."""
+def open_data(image_shards, *target_shards, phi_s=False):
+    """Pairs of the session's shards, 24 in each of two views, in batches of 8.
+
+    Args:
+        image_shards: their folder.
+        target_shards: a folder of each teacher; several are called "0", "1" and so on.
+        phi_s: whether targets are standardised.
+    """
+    names = [str(n) for n in range(len(target_shards))] if len(target_shards) > 1 else [""]
     return open_run_data(
         str(image_shards),
-        {"": str(target_shards)},
+        dict(zip(names, map(str, target_shards), strict=True)),
         views=None,
+        phi_s=phi_s,
         on_missing="error",
         order=OrderChoice(batch=8, lanes=4, block=5, seed=0),
     )
@@ -161,19 +169,20 @@ def require_same_end(ours, theirs):
     assert [row["lr"] for row in ours.log] == [row["lr"] for row in theirs.log]
 
 
-def train(world, shards, folder, parts):
+def train(world, shards, folder, parts, *, phi_s=False):
     """Train a run part by part in this process.
 
     Args:
         world: the processes.
         shards: folders of images and targets.
+        phi_s: whether targets are standardised.
         folder: of the run.
         parts: what each call of `Run.train` changes; "break_at" and "stop_at" end it early.
 
     Returns:
         keys: this process's samples, by step of the last part.
     """
-    run = Run(open_data(*shards), folder, world)
+    run = Run(open_data(*shards, phi_s=phi_s), folder, world)
     keys = {}
 
     def noted(step, batch):

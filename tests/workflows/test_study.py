@@ -1,6 +1,7 @@
 """A study: which commands it has and what they share, how its YAML is read, what is reported."""
 
 import dataclasses
+import itertools
 import json
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -129,6 +130,54 @@ def test_a_students_options_are_its_own(study: Study) -> None:
     assert value(few, "--pool") == "cls"
 
 
+def test_each_of_several_teachers_runs_once_and_a_student_learns_from_those_it_names(
+    tmp_path: Path,
+) -> None:
+    teachers = {"clip": "local-dir:clip", "dino": "timm:vit_x", "old": "run:runs/old"}
+    changes = {
+        "teacher": teachers,
+        "students": {
+            "all": {}, "one": {"teachers": ["dino"]}, "two": {"teachers": ["old", "clip"]},
+        },
+        "codecs": ["float16"], "views": [2], "epochs": [3], "seeds": [0], "pairs": [],
+        "measures": {"k-NN": {"stage": "probe", "metric": "knn@20"}},
+    }  # fmt: skip
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(yaml.safe_load(SMALL) | changes))
+    study = read_study(tmp_path / "study.yaml")
+    tasks = by_name(study)
+    for name, teacher in teachers.items():
+        assert value(tasks[f"extract-targets-{name}"], "--teacher") == teacher
+        store = value(tasks[f"extract-targets-{name}"], "--out")
+        assert value(tasks[f"pack-targets-{name}-float16"], "--targets") == store
+    given = {
+        student: [
+            after
+            for word, after in itertools.pairwise(
+                tasks[f"pretrain-{student}-2v-float16-3e-0"].command
+            )
+            if word == "--targets"
+        ]
+        for student in ("all", "one", "two")
+    }
+    shards = {
+        n: value(tasks[f"pack-targets-{n}-float16"], "--out") for n in ("clip", "dino", "old")
+    }
+    assert len(set(shards.values())) == 3
+    assert given["all"] == [f"{name}={folder}" for name, folder in shards.items()]
+    assert given["one"] == [shards["dino"]]
+    assert given["two"] == [f"{name}={shards[name]}" for name in ("clip", "old")]
+    assert tasks["pretrain-one-2v-float16-3e-0"].needs == (
+        "pack-train",
+        "pack-targets-dino-float16",
+    )
+    rows = {"teacher-clip": "open_clip:local-dir:clip", "teacher-dino": "timm:vit_x"}
+    rows["teacher-old"] = "runs/old"
+    assert list(study.rows) == ["all", "one", "two", "random", *rows]
+    for row, encoder in rows.items():
+        (probe,) = [task for name, task in tasks.items() if name.endswith(f"-{row}-0")]
+        assert value(probe, "--encoder") == encoder
+
+
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_the_studies_here_have_commands_that_the_stages_take(path: Path) -> None:
     study = read_study(path)
@@ -136,7 +185,7 @@ def test_the_studies_here_have_commands_that_the_stages_take(path: Path) -> None
     seen = set()
     for task in study_tasks(dataclasses.replace(study, seeds=[0]), OUT):
         stage, *words = task.command[3:]
-        kind = (task.command[2], stage, task.name.partition("-")[0])
+        kind = (task.command[2], stage, *task.name.split("-")[:2])
         if task.command[2] == "milan_pipeline" and kind not in seen:
             seen.add(kind)
             configured(stage, *words)
@@ -153,7 +202,11 @@ def test_the_studies_here_have_commands_that_the_stages_take(path: Path) -> None
      ({"students": {"MILAN": {}, "milan": {}}, "pairs": [], "measures": {}}, "are one folder"),
      ({"measures": {"x": {"stage": "probe", "metric": "linear", "only": ["y"]}}}, "no student"),
      ({"students": {"MILAN": {"view": [1]}}, "pairs": [], "measures": {}}, "no field 'view'"),
-     ({"teachers": "x"}, "there is no field 'teachers'")],
+     ({"teachers": "x"}, "there is no field 'teachers'"),
+     ({"teacher": {"a": "x"}, "students": {"MILAN": {"teachers": ["b"]}}, "pairs": []},
+      "student 'MILAN': teachers has 'b'; choose of a"),
+     ({"students": {"p": {"options": {"target": "pixels"}, "teachers": ["a"]}}, "pairs": []},
+      "student 'p' learns no targets; leave its teachers out")],
 )  # fmt: skip
 def test_what_is_no_study_is_refused(tmp_path: Path, change: dict[str, object], says: str) -> None:
     path = tmp_path / "study.yaml"

@@ -27,6 +27,16 @@ class Pool(NamedTuple):
     captions: list[str]
 
 
+class Crop(NamedTuple):
+    """A part of a scene, in pixels, and whether it is mirrored."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool
+
+
 def render(seed: int, split: Split, count: int, workers: int) -> Pool:
     """The first `count` scenes of a split, after JPEG compression."""
     pixels = np.empty((count, 3, SIZE, SIZE), dtype=np.uint8)
@@ -66,17 +76,29 @@ def whole_views(pixels: NDArray[np.uint8]) -> torch.Tensor:
     return views
 
 
+def random_crop(smallest: float, rng: np.random.Generator) -> Crop:
+    """Draw a crop of `smallest` to all of a scene's area, mirrored half the time."""
+    area, log_ratio = rng.uniform(smallest, 1), rng.uniform(-0.28, 0.28)
+    height = min(SIZE, round(SIZE * np.sqrt(area * np.exp(log_ratio))))
+    width = min(SIZE, round(SIZE * np.sqrt(area * np.exp(-log_ratio))))
+    top, left = rng.integers(0, SIZE - height + 1), rng.integers(0, SIZE - width + 1)
+    return Crop(int(top), int(left), height, width, bool(rng.random() < 0.5))
+
+
+def crop_of(image: NDArray[np.uint8], crop: Crop, *, nearest: bool = False) -> torch.Tensor:
+    """Cut (channels, SIZE, SIZE) and resize it to (channels, VIEW, VIEW); masks by the nearest."""
+    rows, columns = (
+        slice(start, start + length)
+        for start, length in ((crop.top, crop.height), (crop.left, crop.width))
+    )
+    cut = torch.from_numpy(np.array(image[:, rows, columns]))
+    how = InterpolationMode.NEAREST_EXACT if nearest else InterpolationMode.BICUBIC
+    resized: torch.Tensor = v2.resize(cut, [VIEW, VIEW], how, antialias=not nearest)
+    return resized.flip(-1) if crop.flip else resized
+
+
 def random_views(
     pixels: NDArray[np.uint8], smallest: float, rng: np.random.Generator
 ) -> torch.Tensor:
-    """A random crop of each scene, of `smallest` to all of its area, mirrored half the time."""
-    views = torch.empty(len(pixels), 3, VIEW, VIEW, dtype=torch.uint8)
-    for view, image in zip(views, pixels, strict=True):
-        area, log_ratio = rng.uniform(smallest, 1), rng.uniform(-0.28, 0.28)
-        height = min(SIZE, round(SIZE * np.sqrt(area * np.exp(log_ratio))))
-        width = min(SIZE, round(SIZE * np.sqrt(area * np.exp(-log_ratio))))
-        top, left = rng.integers(0, SIZE - height + 1), rng.integers(0, SIZE - width + 1)
-        crop = torch.from_numpy(np.array(image[:, top : top + height, left : left + width]))
-        resized = v2.resize(crop, [VIEW, VIEW], InterpolationMode.BICUBIC, antialias=True)
-        view.copy_(resized.flip(-1) if rng.random() < 0.5 else resized)
-    return views
+    """A random crop of each scene: (n, 3, SIZE, SIZE) to (n, 3, VIEW, VIEW), uint8."""
+    return torch.stack([crop_of(image, random_crop(smallest, rng)) for image in pixels])

@@ -84,10 +84,9 @@ def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[NDArray
             yield np.sort(order[start : start + size])
 
 
-def learning_rate(recipe: Recipe, number: int, progress: float) -> float:
-    """Linear warm-up by step number, then cosine to zero by progress in 0..1."""
-    warmup = min(1.0, number / recipe.warmup_steps)
-    return recipe.lr * warmup * (1 + math.cos(math.pi * progress)) / 2
+def warmed_cosine(warmed: float, progress: float) -> float:
+    """Share of the highest rate: it rises until `warmed` is 1, and falls by progress in 0..1."""
+    return min(1.0, warmed) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def precision() -> contextlib.AbstractContextManager[Any]:
@@ -145,7 +144,7 @@ def train(
     start, checked, progress, losses = time.monotonic(), 0.0, 0.0, []
     for number, chosen in enumerate(batches(len(tokens), recipe.batch, rng), 1):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, number, progress)
+            group["lr"] = recipe.lr * warmed_cosine(number / recipe.warmup_steps, progress)
         dropout.prob = recipe.patch_dropout if progress < recipe.unmasked_from else 0.0
         views = random_views(pool.pixels[chosen], recipe.smallest_crop, rng)
         losses.append(step(model.train(), optimizer, normalise(views), tokens[chosen]))

@@ -40,6 +40,7 @@ def problems_of(study: Study) -> Iterator[str]:
         yield f"seeds {study.seeds} is not one or more different numbers; give each once"
     if unknown := set(study.baselines) - set(BASELINES):
         yield f"baseline {min(unknown)!r} is unknown; choose of {', '.join(BASELINES)}"
+    yield from _unknown_teachers(study)
     yield from _unused_options(study)
     wrong = [n for n in _views(study) if n != EACH_EPOCH and not (isinstance(n, int) and n > 0)]
     if wrong:
@@ -48,6 +49,22 @@ def problems_of(study: Study) -> Iterator[str]:
         yield from _unknown_names(study)
     for title, measure in study.measures.items():
         yield from _no_metric(study, title, measure)
+
+
+def _unknown_teachers(study: Study) -> Iterator[str]:
+    """Yield students of no teacher, and of teachers that the study does not have."""
+    known = study.teachers
+    if not known:
+        yield "teacher is empty; name one"
+    for name, student in study.students.items():
+        chosen = student.teachers
+        if chosen is None:
+            continue
+        if not student.learns_targets:
+            yield f"student {name!r} learns no targets; leave its teachers out"
+        if not chosen or (unknown := set(chosen) - set(known)):
+            what = repr(min(unknown)) if chosen else "none"
+            yield f"student {name!r}: teachers has {what}; choose of {', '.join(known)}"
 
 
 def _views(study: Study) -> Iterator[Any]:
@@ -84,7 +101,7 @@ def _unused_options(study: Study) -> Iterator[str]:
 
 def _unknown_names(study: Study) -> Iterator[str]:
     """Yield what names a student or a row that is not there."""
-    rows, known = study.rows, {*study.students, *BASELINES}
+    rows, known = study.rows, {*study.students, *BASELINES, *study.teacher_rows}
     if unknown := set(study.names) - known:
         yield f"names has {min(unknown)!r}, which is no student or baseline; correct it"
     for title, measure in study.measures.items():

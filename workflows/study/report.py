@@ -102,7 +102,7 @@ def _facts(study: Study, marks: Path, done: Collection[Task], tasks: int) -> lis
         ("seconds of the last part of each command, added up", f"{seconds:.0f}"),
         ("cores of this machine", str(os.cpu_count())),
         ("images to learn from; to score on", source),
-        ("teacher", study.teacher),
+        ("teacher", "; ".join(study.teachers.values())),
         ("seeds", ", ".join(map(str, study.seeds))),
     ]
 

@@ -48,12 +48,14 @@ class Student:
         options: of pretrain, over the study's.
         views: how many are trained on; each makes an arm.
         codecs: of the targets; each makes an arm, and one with a list has views of its own.
+        teachers: names of those that it learns from; None: all of the study's.
         epochs: lengths of training; each makes an arm.
     """
 
     options: Options = dataclasses.field(default_factory=dict)
     views: list[int | str] | None = None
     codecs: Codecs | None = None
+    teachers: list[str] | None = None
     epochs: list[Positive] | None = None
 
     @property
@@ -88,7 +90,7 @@ class Study:
     Attributes:
         title: of its page.
         images: to learn from and to score on.
-        teacher: as extract-targets takes it.
+        teacher: as extract-targets takes it; or several, each by a name.
         students: by name; random weights are those of the first one's architecture.
         measures: by the title of their column.
         recipe: a recipe's name or file, whose sections are options of the stages.
@@ -105,7 +107,7 @@ class Study:
 
     title: str
     images: Images
-    teacher: str
+    teacher: str | dict[str, str]
     students: dict[str, Student]
     measures: dict[str, Measure]
     recipe: str | None = None
@@ -135,6 +137,27 @@ class Study:
         return read_sections(find_recipe(self.recipe)) if self.recipe else {}
 
     @property
+    def teachers(self) -> dict[str, str]:
+        """The teachers by name; the name of one that has none is empty."""
+        return self.teacher if isinstance(self.teacher, dict) else {"": self.teacher}
+
+    @property
+    def teacher_rows(self) -> dict[str, str]:
+        """What the rows of teachers are called, each with its teacher."""
+        return {f"teacher-{name}" if name else "teacher": it for name, it in self.teachers.items()}
+
+    @property
+    def scored_baselines(self) -> list[str]:
+        """The baselines, with a row for each teacher."""
+        rows = {"teacher": list(self.teacher_rows)}
+        return [row for name in self.baselines for row in rows.get(name, [name])]
+
+    def teachers_of(self, arm: "Arm") -> list[str]:
+        """Return the names of the teachers that an arm learns from, in the study's order."""
+        chosen = self.students[arm.student].teachers
+        return [name for name in self.teachers if chosen is None or name in chosen]
+
+    @property
     def arms(self) -> list["Arm"]:
         """All students on all their targets."""
         return [arm for name in self.students for arm in self._arms_of(name)]
@@ -143,7 +166,7 @@ class Study:
     def rows(self) -> dict[str, "Arm | str"]:
         """What the tables have a row for, by its name there: arms, then baselines."""
         arms: dict[str, Arm | str] = {self._name_of(arm): arm for arm in self.arms}
-        return arms | {self.names.get(name, name): name for name in self.baselines}
+        return arms | {self.names.get(name, name): name for name in self.scored_baselines}
 
     def is_measured(self, title: str, row: "Arm | str") -> bool:
         """Tell whether a measure scores a row."""

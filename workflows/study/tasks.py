@@ -1,6 +1,6 @@
 """The commands of a study as plain data, and which of them need others.
 
-Nothing is done twice: images are packed once, the teacher runs once, on as many views as any arm
+Nothing is done twice: images are packed once, each teacher runs once, on as many views as any arm
 trains on, and each codec's targets are packed once. Random weights have the architecture of a run
 that is there, and measures that differ in the metric alone are one command.
 """
@@ -87,38 +87,57 @@ def _images(study: Study, out: Path) -> Iterator[Task]:
 
 
 def _targets(study: Study, out: Path) -> Iterator[Task]:
-    """Run the teacher once, and pack the targets of each codec."""
-    views: dict[str, int] = {}
-    for arm in study.arms:
-        if arm.codec is not None and arm.views is not None:
-            views[arm.codec] = max(arm.views, views.get(arm.codec, 0))
-    if not views:
-        return
-    store = out / "targets.zarr"
-    given = {"teacher": study.teacher, "views": max(views.values()), "codec": STORED}
+    """Run each teacher once, and pack its targets of each codec."""
+    for teacher in study.teachers:
+        views: dict[str, int] = {}
+        for arm in study.arms:
+            if (
+                arm.codec is not None
+                and arm.views is not None
+                and teacher in study.teachers_of(arm)
+            ):
+                views[arm.codec] = max(arm.views, views.get(arm.codec, 0))
+        if views:
+            yield from _targets_of(study, out, teacher, views)
+
+
+def _targets_of(study: Study, out: Path, teacher: str, views: Mapping[str, int]) -> Iterator[Task]:
+    """Run a teacher. Views depend on no teacher, so those of all are of the same pixels."""
+    extraction = _named("extract-targets", teacher)
+    store = out / f"{_named('targets', teacher)}.zarr"
+    given = {
+        "teacher": study.teachers[teacher], "views": max(views.values()), "codec": STORED
+    }  # fmt: skip
     place = ("--images", out / "images" / "train", "--out", store)
+    options = study.options_of("extract-targets", given)
     yield Task(
-        name="extract-targets",
-        command=_stage(
-            "extract-targets", *place, options=study.options_of("extract-targets", given)
-        ),
+        name=extraction,
+        command=_stage("extract-targets", *place, options=options),
         needs=("pack-train",),
         output=store,
     )
     for codec, count in views.items():
-        shards = _shards(out, codec)
+        shards = _shards(out, teacher, codec)
         own = {"views": count} | ({} if codec == STORED else {"codec": codec})
         options = study.options_of("pack-targets", own)
         yield Task(
-            name=f"pack-targets-{slug(codec)}",
+            name=_packing(teacher, codec),
             command=_stage("pack-targets", "--targets", store, "--out", shards, options=options),
-            needs=("extract-targets",),
+            needs=(extraction,),
             output=shards / "manifest.json",
         )
 
 
-def _shards(out: Path, codec: str) -> Path:
-    return out / "target-shards" / slug(codec)
+def _named(what: str, teacher: str) -> str:
+    return f"{what}-{slug(teacher)}" if teacher else what
+
+
+def _packing(teacher: str, codec: str) -> str:
+    return f"{_named('pack-targets', teacher)}-{slug(codec)}"
+
+
+def _shards(out: Path, teacher: str, codec: str) -> Path:
+    return out / _named("target-shards", teacher) / slug(codec)
 
 
 def _run(out: Path, arm: Arm, seed: int) -> Path:
@@ -129,8 +148,11 @@ def _pretrain(study: Study, out: Path, arm: Arm, seed: int) -> Task:
     given: Options = {"epochs": arm.epochs, "seed": seed}
     needs = ["pack-train"]
     if arm.codec is not None:
-        given |= {"targets": _shards(out, arm.codec), "views": arm.views}
-        needs.append(f"pack-targets-{slug(arm.codec)}")
+        teachers = study.teachers_of(arm)
+        folders = {name: str(_shards(out, name, arm.codec)) for name in teachers}
+        named = [f"{name}={folder}" for name, folder in folders.items()]
+        given |= {"targets": named if len(named) > 1 else [*folders.values()], "views": arm.views}
+        needs += [_packing(name, arm.codec) for name in teachers]
     run = _run(out, arm, seed)
     options = study.options_of("pretrain", study.students[arm.student].options, given)
     place = ("--images", out / "images" / "train", "--out", run)
@@ -152,8 +174,8 @@ def _measurements(study: Study, out: Path, row: Arm | str, seed: int) -> Iterato
         if folder is None:
             continue
         options = _options(study, measure, name) | {"seed": seed}
-        if measure.stage == "probe" and row == "teacher":
-            options["features"] = out / "scores" / "teacher" / "features"  # of all seeds
+        if measure.stage == "probe" and row in study.teacher_rows and not options.get("dense"):
+            options["features"] = out / "scores" / place_of(row) / "features"  # of all seeds
         yield Task(
             name=f"{folder.name}-{place_of(row)}-{seed}",
             command=_stage(measure.stage, *common, "--out", folder, options=options),
@@ -174,18 +196,18 @@ def _encoder(
     study: Study, out: Path, row: Arm | str, seed: int
 ) -> tuple[tuple[object, ...], tuple[str, ...]]:
     """Return the words that name a row's encoder, and what must be finished to have it."""
-    if row == "teacher":
-        return ("--encoder", _teacher(study)), ()
+    if isinstance(row, str) and row in study.teacher_rows:
+        return ("--encoder", _as_encoder(study, study.teacher_rows[row])), ()
     arm = study.arms[0] if isinstance(row, str) else row
     drawn = ("--random-init",) if row == "random" else ()
     needs = (f"pretrain-{arm.place}-{seed}",)
     return ("--encoder", _run(out, arm, seed), *drawn), needs
 
 
-def _teacher(study: Study) -> str:
-    """Name the teacher as an encoder."""
-    kind, _, rest = study.teacher.partition(":")
+def _as_encoder(study: Study, teacher: str) -> str:
+    """Name a teacher as an encoder."""
+    kind, _, rest = teacher.partition(":")
     if kind in ("timm", "run"):
-        return study.teacher if kind == "timm" else rest
+        return teacher if kind == "timm" else rest
     pretrained = study.options_of("extract-targets").get("pretrained")
-    return f"open_clip:{study.teacher}" + (f"/{pretrained}" if pretrained else "")
+    return f"open_clip:{teacher}" + (f"/{pretrained}" if pretrained else "")

@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from milan_pipeline.errors import ConfigError, DataError, reason_of
 from milan_pipeline.images.decode import MAX_PIXELS, plain_png
+from milan_pipeline.images.mask_files import pixel_fault
 from milan_pipeline.images.orientation import UPRIGHT, orientation
 from milan_pipeline.shards.random_access import IMAGE_MEMBER
 
@@ -22,13 +23,7 @@ IGNORED = 255
 
 MASK_MEMBER = "mask"
 MAX_CLASSES = 255
-MODES = ("L", "P")
 TURN = "turn the image itself, for instance by ImageMagick's `mogrify -auto-orient`"
-# Where a PNG says the bits and the kind of its pixels.
-BITS, KIND = 24, 25
-GREY = 0
-# Bits of grey pixels whose values Pillow scales to 0 to 255.
-SCALED = (2, 4)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,20 +111,14 @@ def _values(data: bytes, name: str) -> NDArray[np.uint8]:
     """Decode a PNG whose pixels are numbers; a palette is ignored."""
     try:
         with PngImageFile(BytesIO(plain_png(data))) as image:
-            mode, pixels = image.mode, image.width * image.height
-            is_scaled = data[KIND] == GREY and data[BITS] in SCALED
-            if mode in MODES and pixels <= MAX_PIXELS and not is_scaled:
+            fault, pixels = pixel_fault(data), image.width * image.height
+            if fault is None and pixels <= MAX_PIXELS:
                 return np.asarray(image)
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises whatever a damaged file leads it to
         reason = reason_of(error)
         raise DataError(f"{name} is no sound PNG ({reason}); replace it") from error
-    if is_scaled:
-        raise DataError(f"{name} has {data[BITS]} bits a pixel; save it with 8 bits")
-    if mode in MODES:
-        raise DataError(f"{name} has {pixels} pixels, over the limit of {MAX_PIXELS}; scale it")
     raise DataError(
-        f"{name} has pixels of mode {mode}, not one 8-bit number each; write class numbers as grey "
-        "or palette PNG"
+        f"{name} {fault or f'has {pixels} pixels, over the limit of {MAX_PIXELS}; scale it'}"
     )

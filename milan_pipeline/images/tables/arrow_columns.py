@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from milan_pipeline.errors import ConfigError, DataError, MilanError, reason_of
-from milan_pipeline.images.tables.columns import Columns, named
+from milan_pipeline.images.tables.columns import Columns, named, part_column
 
 Features = Mapping[str, Any]
 Form = Literal["path", "bytes", "struct"]
@@ -24,12 +24,13 @@ class Layout:
     form: Form
     label: str | None
     caption: str | None
+    part: str | None
     classes: list[str]
 
     @property
     def others(self) -> list[str]:
         """The columns beside the images."""
-        return [name for name in (self.label, self.caption) if name is not None]
+        return [name for name in (self.label, self.caption, self.part) if name is not None]
 
 
 def arrow_library(module: str, place: Path) -> Any:
@@ -95,12 +96,14 @@ def layout_of(schema: Any, features: Features, columns: Columns, place: Path) ->
     """
     image = _image_column(schema, features, columns, place)
     label = _label_column(schema, features, columns, place)
+    caption = columns.caption_of(schema.names, place)
     names = [] if label is None else features.get(label, {}).get("names")
     return Layout(
         image=image,
         form=_form_of(schema.field(image).type, image, place),
         label=label,
-        caption=columns.caption_of(schema.names, place),
+        caption=caption,
+        part=part_column(schema.names, (image, label, caption)),
         classes=[str(name) for name in names] if isinstance(names, list) else [],
     )
 

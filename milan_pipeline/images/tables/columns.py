@@ -12,6 +12,7 @@ NONE = "none"
 IMAGES = ("path", "filepath", "file_path", "file_name", "filename", "image_path", "image", "img")
 LABELS = ("label", "class", "class_name", "category")
 CAPTIONS = ("caption", "text")
+PARTS = ("split", "subset", "partition", "set")
 NAMED = 12
 
 
@@ -44,6 +45,16 @@ class Columns:
     def caption_of(self, names: Sequence[str], place: Path) -> str | None:
         """Return the column of captions; None if there is none."""
         return _column(self.caption, CAPTIONS, names, "--caption-column", place)
+
+
+def part_column(names: Sequence[str], used: Sequence[str | None]) -> str | None:
+    """Return the column that says of which part of a data set a row is; None if there is none.
+
+    Args:
+        names: of all columns.
+        used: those that say something else.
+    """
+    return next((n for n in names if n.strip().lower() in PARTS and n not in used), None)
 
 
 def _column(

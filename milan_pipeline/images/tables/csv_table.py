@@ -10,7 +10,7 @@ from milan_pipeline.errors import ConfigError, DataError, reason_of
 from milan_pipeline.images.file_faults import shortened
 from milan_pipeline.images.folder_walk import Ignored
 from milan_pipeline.images.spelling import NO_UTF8
-from milan_pipeline.images.tables.columns import IMAGES, Columns
+from milan_pipeline.images.tables.columns import IMAGES, Columns, part_column
 from milan_pipeline.images.tables.table import Row
 
 CSV, TSV = ".csv", ".tsv"
@@ -52,6 +52,8 @@ class CsvTable:
         self.image_column = columns.image_of(self._names, path)
         self.label_column = columns.label_of(self._names, path)
         self.caption_column = columns.caption_of(self._names, path)
+        used = (self.image_column, self.label_column, self.caption_column)
+        self._part_column = part_column(self._names, used)
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows; one of more or fewer fields than there are columns is faulty.
@@ -75,7 +77,8 @@ class CsvTable:
                         f"{self.place} line {line}: '{shortened(text)}' is not UTF-8; save the "
                         "table as CSV in UTF-8"
                     )
-            yield Row(by_name[self.image_column], None, label, caption)
+            part = None if self._part_column is None else by_name[self._part_column]
+            yield Row(by_name[self.image_column], None, label, caption, part=part)
 
     def where(self, row: int) -> str:
         """Return the line that a row begins in."""

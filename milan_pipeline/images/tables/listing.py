@@ -1,5 +1,6 @@
 """A table's rows -> a source to pack: names, classes, captions, and what is wrong with each row."""
 
+import logging
 import os
 import re
 import stat
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from milan_pipeline.core.text_table import TextTable
 from milan_pipeline.errors import BadImageError, ConfigError, DataError, StorageError, reason_of
 from milan_pipeline.images.class_labels import class_numbers
+from milan_pipeline.images.class_tree import PARTS
 from milan_pipeline.images.file_faults import fault_of, is_link, shortened
+from milan_pipeline.images.formats import IMAGE_EXTENSIONS
 from milan_pipeline.images.found_files import Found, FoundFiles
 from milan_pipeline.images.keys import UniqueKeys
 from milan_pipeline.images.source_files import NO_LABEL, FileColumns, SourceFiles
@@ -23,6 +26,8 @@ from milan_pipeline.images.spelling import NO_UTF8, require_distinct
 from milan_pipeline.images.tables.spool import Spool
 from milan_pipeline.images.tables.table import Table
 from milan_pipeline.storage.retries import retried
+
+logger = logging.getLogger(__name__)
 
 WHOLE = re.compile(r"(\d+)\.0+")
 """A class number as pandas writes it where other rows have none."""
@@ -86,6 +91,7 @@ class _Read:
         self.first_of: dict[str, int] = {}
         self.faults: dict[int, str] = {}
         self.captions = Spool()
+        self.parts: set[str] = set()
 
     def read(self, table: Table) -> None:
         numbers: dict[str, int] = {}
@@ -100,6 +106,8 @@ class _Read:
             self.labels.append(numbers.setdefault(label, len(numbers)))
             self.paths.append(row.path)
             self.sizes.append(IN_FILE if row.size is None else row.size)
+            if isinstance(row.part, str) and (part := row.part.strip()).lower() in PARTS:
+                self.parts.add(part)
             if row.fault is not None:
                 self.faults[number] = row.fault
             elif row.size is None and not row.path.strip():
@@ -123,6 +131,11 @@ def source_of(table: Table) -> Source:
     read.read(table)
     if not len(read.paths):
         raise ConfigError(f"{table.place} has no row with an image; give another table")
+    if len(read.parts) > 1:
+        logger.warning(
+            "%s has images of %s in one table, which are packed together; write a table for each",
+            *(table.place, " and ".join(sorted(read.parts))),
+        )
     numbers, classes = _classes(read, table)
     first_n = _first_of_each(read)
     found = FoundFiles(_found(read, table, first_n))
@@ -133,6 +146,7 @@ def source_of(table: Table) -> Source:
         found=found,
         keys=UniqueKeys(found.names),
         label_n=number_n[np.frombuffer(read.labels, np.int64)],
+        places=_in_homes(read.paths),
         rows=TableRows(table, read.captions),
     )
     files = SourceFiles(columns, np.arange(len(found)))
@@ -178,6 +192,15 @@ def _classes(read: _Read, table: Table) -> tuple[dict[str, int], list[str]]:
     return {label: int(label or NO_LABEL) for label in read.first_of}, table.classes
 
 
+def _in_homes(paths: TextTable) -> dict[int, str]:
+    """Return where files lie whose paths begin with ~, by row."""
+    return {
+        row: os.path.expanduser(path)  # noqa: PTH111 - `Path` fails for no such user
+        for row, path in enumerate(paths)
+        if path.startswith("~")
+    }
+
+
 def _first_of_each(read: _Read) -> NDArray[np.int64]:
     """Return for each row the first one with the same path; itself where it has no path."""
     hashes = (
@@ -197,7 +220,9 @@ def _found(read: _Read, table: Table, first_n: NDArray[np.int64]) -> Iterator[Fo
             stem, ending = os.path.splitext(path)  # noqa: PTH122
             name = f"{stem}-{row:09d}{ending}" if path else f"{row:09d}"
         if size == IN_FILE and fault is None and first != row:
+            other = read.labels[first] != read.labels[row]
             fault = f"an image that {table.where(first)} has, too"
+            fault += ", in another class" if other else ""
         if size == IN_FILE and fault is None:
             size, fault = _look_at(table.folder, path)
         if fault == NO_FILE and NO_UTF8.search(path):
@@ -210,7 +235,7 @@ def _found(read: _Read, table: Table, first_n: NDArray[np.int64]) -> Iterator[Fo
 
 def _look_at(folder: Path, path: str) -> tuple[int, str | None]:
     """Return the size of a file and what is wrong with it."""
-    place = os.path.join(folder, path)  # noqa: PTH118 - of a million files
+    place = os.path.join(folder, os.path.expanduser(path))  # noqa: PTH111, PTH118 - of a million
     try:
         status = retried(lambda: os.stat(place), url=place, local=True)  # noqa: PTH116
     except StorageError:
@@ -251,4 +276,14 @@ def _remedy(folder: Path, path: str) -> str:
     other = path.replace("\\", "/")
     if other != path and os.path.isfile(folder / other):  # noqa: PTH113 - raises nothing
         return "write / in place of \\ in its paths"
+    if near := _other_ending(folder / path):
+        return f"{near} is there: write the endings of the files into the table"
     return "give the folder that its paths are below by --image-folder"
+
+
+def _other_ending(path: Path) -> str | None:
+    """Return the name of an image that differs from a path in its ending alone, or has one."""
+    stems = (str(path), os.path.splitext(path)[0])  # noqa: PTH122
+    endings = (*IMAGE_EXTENSIONS, *map(str.upper, IMAGE_EXTENSIONS))
+    places = (f"{stem}.{ending}" for stem in stems for ending in endings)
+    return next((os.path.basename(p) for p in places if os.path.isfile(p)), None)  # noqa: PTH113, PTH119

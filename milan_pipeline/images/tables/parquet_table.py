@@ -114,11 +114,11 @@ class ParquetTable:
                 path = row.get(image)
                 if form == "struct":
                     path = (path or {}).get("path")
-                label, caption = (
+                label, caption, part = (
                     None if name is None else row[name]
-                    for name in (self.layout.label, self.layout.caption)
+                    for name in (self.layout.label, self.layout.caption, self.layout.part)
                 )
-                yield Row(path or "", mean, label, caption)
+                yield Row(path or "", mean, label, caption, part=part)
 
     def _paths(self) -> list[str]:
         if self.layout.form != "struct":

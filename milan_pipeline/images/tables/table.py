@@ -16,6 +16,7 @@ class Row(NamedTuple):
         label: its class, a number or a name; empty, None or -1 if it has none.
         caption: a text about it, or a list of texts; None if it has none.
         fault: what is wrong with it, in words that fit behind "it is".
+        part: the part of a data set that it is of, as "train"; None if the table does not say.
     """
 
     path: str
@@ -23,6 +24,7 @@ class Row(NamedTuple):
     label: object = None
     caption: object = None
     fault: str | None = None
+    part: object = None
 
 
 class Table(Protocol):

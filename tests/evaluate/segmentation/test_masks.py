@@ -68,8 +68,11 @@ def test_the_remedy_for_a_value_that_is_no_class_fits_the_masks(values, changes,
         ({"ignore_index": 0}, "value 255"),
         ({"size": (3, 2)}, "2 x 3 pixels and its image 3 x 2"),
         ({"data": b"no image"}, "no sound PNG"),
-        ({"data": png(np.zeros((2, 3, 3), np.uint8))}, "mode RGB, not one 8-bit number"),
-        ({"data": png(np.zeros((2, 3), np.uint16))}, "mode I;16"),
+        (
+            {"data": png(np.zeros((2, 3, 3), np.uint8))},
+            "has colours or alpha and not one 8-bit number",
+        ),
+        ({"data": png(np.zeros((2, 3), np.uint16))}, "has 16 bits a pixel; save it with 8 bits"),
     ],
 )
 def test_other_masks_are_refused_by_name(changes, said):

@@ -158,3 +158,45 @@ def test_the_fingerprint_is_of_captions_too(folder):
 
     assert fingerprint("One") == fingerprint("One") != fingerprint("Two")
     assert "captions" not in fingerprint("")
+
+
+def test_one_table_of_several_parts_is_pointed_out(folder, caplog):
+    listed(folder, "path,Split\na.jpg,train\nb.jpg,Test\nsub/c.jpg,fold 3\n")
+    assert "has images of Test and train in one table, which are packed together" in caplog.text
+    pq.write_table(
+        pa.table({"path": ["a.jpg", "b.jpg"], "split": ["val", "train"]}), folder / "list.parquet"
+    )
+    find_images(folder / "list.parquet", columns=Columns())
+    assert "has images of train and val in one table" in caplog.text
+    caplog.clear()
+    listed(folder, "path,set\na.jpg,val\nb.jpg,val\n")
+    listed(folder, "path,set\na.jpg,val\nb.jpg,test\n", label="set")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["sub/c", "sub/c.png"])
+def test_names_with_another_ending_than_the_files_are_told_so(folder, name):
+    (folder / "sub/c.jpg").rename(folder / "sub/c.JPG")
+    with pytest.raises(ConfigError, match=r"; c\.JPG is there: write the endings of the files"):
+        listed(folder, f"path\n{name}\n")
+
+
+def test_an_image_of_two_classes_says_so(folder):
+    (folder / "list.csv").write_text("path,class\na.jpg,x\na.jpg,y\nb.jpg,x\nb.jpg,x\n")
+    faults = [file.fault for file in find_images(folder / "list.csv", columns=Columns()).files]
+    twice, alike = (
+        "an image that line 2 has, too, in another class",
+        "an image that line 4 has, too",
+    )
+    assert faults == [None, twice, None, alike]
+
+
+def test_a_path_in_a_home_is_found_there(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    (folder / "in").mkdir()
+    (folder / "in/list.csv").write_text("path\n~/a.jpg\n../b.jpg\n")
+    files = find_images(folder / "in/list.csv", columns=Columns()).files
+    assert [
+        (file.path.samefile(folder / name), file.fault)
+        for file, name in zip(files, ("a.jpg", "b.jpg"), strict=True)
+    ] == [(True, None)] * 2

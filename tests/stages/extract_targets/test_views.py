@@ -113,8 +113,17 @@ def options(**changes: object) -> ExtractTargets:
 def test_views_of_another_store_are_the_options_that_it_was_made_with(stores) -> None:
     for place in stores["clean"]:
         found = settled_views(options(views_from=str(place)))
-        assert found == options(view_policy=COLOURS)
+        assert found == options(view_policy=COLOURS, views=1)
     assert settled_views(found) is found
+    assert settled_views(options()).views == 1
+
+
+def test_there_are_as_many_views_as_in_the_other_store_unless_another_number_is_given(
+    target_store: Path, target_shards: Path
+) -> None:
+    for place in (target_store, target_shards):
+        assert settled_views(options(views_from=str(place))).views == 2
+        assert settled_views(options(views_from=str(place), views=3)).views == 3
 
 
 def test_clean_views_of_targets_without_colours_are_refused(target_store: Path) -> None:

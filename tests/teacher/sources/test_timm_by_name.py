@@ -147,7 +147,17 @@ def test_the_mean_of_layers_is_that_of_the_models_own(family: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("family", "grid"), [("dinov2-registers", 6), ("dinov3", 3), ("pe-core", 6)]
+    ("family", "grid"),
+    [
+        ("dinov2-registers", 6),
+        ("dinov3", 3),
+        ("pe-core", 6),
+        ("eva02", 3),
+        ("siglip2", 6),
+        ("mae", 3),
+        ("supervised", 6),
+        ("dynamic", 6),
+    ],
 )
 def test_another_grid_is_timms_own_of_that_size(family: str, grid: int, tmp_path: Path) -> None:
     given, own, _ = teacher(family, tmp_path, grid=grid)
@@ -155,7 +165,7 @@ def test_another_grid_is_timms_own_of_that_size(family: str, grid: int, tmp_path
     own.set_input_size((grid * stride, grid * stride))
     shown = pixels(grid * stride)
     assert (given.grid, given.image_size) == ((grid, grid), grid * stride)
-    expected = own.forward_features(normalised(shown))[:, own.num_prefix_tokens :]
+    expected = own.fc_norm(own.forward_features(normalised(shown)))[:, own.num_prefix_tokens :]
     torch.testing.assert_close(given(shown)[0][:, 1:], expected, atol=1e-5, rtol=0)
 
 
