@@ -106,20 +106,20 @@ class StageRecord:
         previous = read_record(self.url)
         if previous is None:
             return None
+        what = storage.folder_of(self.url)
         if previous["stage"] != self.stage:
             raise MismatchError(
-                f"{storage.folder_of(self.url)} holds the output of `{previous['stage']}`, not of "
-                f"`{self.stage}`; give another output folder"
+                f"{what} holds the output of `{previous['stage']}`, not of `{self.stage}`; give "
+                "another output folder"
             )
         known = previous["inputs"]
         then = {"options": own_content(self._content_of(previous), known), "inputs": known}
-        now = {"options": own_content(self._content, known), "inputs": dict(self.inputs)}
-        now = json.loads(json.dumps(now))
+        ours = {"options": own_content(self._content, known), "inputs": dict(self.inputs)}
+        now = json.loads(json.dumps(ours))
         if getattr(self.config, "overwrite", False):
             return str(previous["state"]) if then == now else None
         or_anew = ", or --overwrite to make it anew" if hasattr(self.config, "overwrite") else ""
-        remedy = f"give another output folder{or_anew}"
-        require_same(then, now, what=storage.folder_of(self.url), remedy=remedy)
+        require_same(then, now, what=what, remedy=f"give another output folder{or_anew}")
         if previous["state"] == "running":
             self._threads_before = previous.get("threads")
         return str(previous["state"])
