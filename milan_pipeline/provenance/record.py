@@ -90,10 +90,9 @@ class StageRecord:
     def __post_init__(self) -> None:
         self._started, self._made = time.time(), time.monotonic()
         self._threads_before: int | None = None
-        roles = config_by_role(self.config)
+        self._roles = config_by_role(self.config)
         # A stage may say better than its options what its output depends on.
-        self._content = dict(roles["content"] if self.content is None else self.content)
-        self._roles = roles
+        self._content = dict(self._roles["content"] if self.content is None else self.content)
 
     def previous_state(self) -> str | None:
         """Return "running" or "done" if an earlier run left a record here, None otherwise.
