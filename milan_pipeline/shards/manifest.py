@@ -19,6 +19,7 @@ from milan_pipeline.core.schema import Count, DocumentError, conforming, parsed
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.shards.listing import Rows, content_sha256, scan
+from milan_pipeline.shards.shard_names import index_name, stem_of, url_in
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
@@ -140,22 +141,6 @@ class Manifest:
     def save(self) -> None:
         """Write `manifest.json`, atomically."""
         storage.put_bytes(storage.join(self.folder, MANIFEST_NAME), self.to_bytes())
-
-
-def url_in(folder: str, name: str) -> str:
-    """Return where a shard lies that the manifest in a folder lists by a name or a full URL."""
-    return name if "://" in name or name.startswith("/") else storage.join(folder, name)
-
-
-def index_name(name: str) -> str:
-    """Return the name of a shard's index, in the manifest's folder."""
-    absolute = "://" in name or name.startswith("/")
-    return (storage.basename(name) if absolute else name).removesuffix(".tar") + ".index.npy"
-
-
-def stem_of(name: str) -> str:
-    """Return the file name of a shard, which may be a full URL, without `.tar`."""
-    return storage.basename(name).removesuffix(".tar")
 
 
 def holds_manifest(folder: str) -> bool:

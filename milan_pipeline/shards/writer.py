@@ -22,10 +22,9 @@ from milan_pipeline.shards.manifest import (
     MANIFEST_NAME,
     Manifest,
     Shard,
-    index_name,
     load_manifest,
-    url_in,
 )
+from milan_pipeline.shards.shard_names import index_name, url_in
 from milan_pipeline.shards.tar_stream import HashingFile
 from milan_pipeline.storage.space import write_error
 

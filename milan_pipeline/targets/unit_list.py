@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from milan_pipeline.core.schema import Count, DocumentError, Positive, conforming
 from milan_pipeline.shards.columns import texts
-from milan_pipeline.shards.manifest import Manifest, Shard, stem_of
+from milan_pipeline.shards.manifest import Manifest, Shard
+from milan_pipeline.shards.shard_names import stem_of
 from milan_pipeline.targets.marks.columns import NO_ROW, BriefMark, MarkColumns, Marks
 from milan_pipeline.targets.units import NOT_DONE, AnyMark, Unit, view_name, why_undone
 
