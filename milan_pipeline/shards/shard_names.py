@@ -1,4 +1,4 @@
-"""A shard's name in a manifest: a path in the manifest's folder, an absolute path, or a full URL."""
+"""A shard's name in a manifest: a path in the manifest's folder, an absolute one, or a full URL."""
 
 from milan_pipeline import storage
 
