@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import shutil
 import unittest.mock
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,7 +103,7 @@ def epoch_order(sizes: Sizes) -> Iterator[Measured]:
 def finetune_start(sizes: Sizes) -> Iterator[Measured]:
     """Open ImageNet-sized shards whose indices have labels; the tars are empty."""
     folder, shards = sizes.root / "labelled", []
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     rows = [(f"image-{row:04d}", 512 + row * 111_000, 110_000, row) for row in range(SAMPLES)]
     table = index_table(rows, [Label(number=row % CLASSES) for row in range(SAMPLES)])
     for number in range(LABELLED_SHARDS):
@@ -181,24 +182,41 @@ def _block(at: int, codes_nNC: Any) -> UnitBlock:
     )
 
 
-@contextlib.contextmanager
-def pack_images(sizes: Sizes) -> Iterator[Measured]:
-    """List files for `pack-images`, as it does before the first shard: links to a few."""
-    folder = sizes.root / "files"
-    for name in range(100):
-        (folder / f"class-{name:03d}").mkdir(parents=True)
-    places = [
-        folder / f"class-{number % 100:03d}" / f"image-{number:07d}.jpg"
-        for number in range(sizes.files)
-    ]
-    for number, path in enumerate(places):
+def pack_images(form: str) -> Row:
+    """Return a row that lists links to a few files, as `pack-images` does before the first shard.
+
+    Args:
+        form: "tree" of 100 classes, "flat" folder, or a "list" of the files of such a tree.
+    """
+
+    @contextlib.contextmanager
+    def row(sizes: Sizes) -> Iterator[Measured]:
+        source = sizes.root / form
+        names = _link_files(source, sizes.files, classes=1 if form == "flat" else 100)
+        if form == "list":
+            source = source / "files.tsv"
+            with source.open("w") as lines:
+                lines.writelines(f"{name}\t{name.partition('/')[0]}\n" for name in names)
+        del names
+        yield lambda: dry_run(PackImages(source=str(source), dest=str(sizes.root / "packed"))), None
+        shutil.rmtree(sizes.root / form)
+
+    return row
+
+
+def _link_files(folder: Path, count: int, *, classes: int) -> list[str]:
+    """Write files, in so many folders if it is more than one; return their names."""
+    names = [f"image-{number:07d}.jpg" for number in range(count)]
+    if classes > 1:
+        names = [f"class-{number % classes:03d}/{name}" for number, name in enumerate(names)]
+    for name in names[:classes]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
         if number % MOST_LINKS:
-            path.hardlink_to(places[number - number % MOST_LINKS])
+            (folder / name).hardlink_to(folder / names[number - number % MOST_LINKS])
         else:
-            path.write_bytes(b"x")
-    del places
-    config = PackImages(source=str(folder), dest=str(sizes.root / "packed"))
-    yield lambda: dry_run(config), None
+            (folder / name).write_bytes(b"x")
+    return names
 
 
 ROWS: dict[str, Row] = {
@@ -216,6 +234,8 @@ ROWS: dict[str, Row] = {
     "epoch_order": epoch_order,
     "finetune_start": finetune_start,
     "transcode_high": transcode_high,
-    "pack_images": pack_images,
+    "pack_images": pack_images("tree"),
+    "pack_images_flat": pack_images("flat"),
+    "pack_images_list": pack_images("list"),
 }
 """All rows, by name."""

@@ -34,9 +34,7 @@ from milan_pipeline.stages.pack_targets.command import PackTargets
 from milan_pipeline.targets.layout import root_bytes
 from milan_pipeline.targets.marks.columns import BriefMark, MarkColumns
 from milan_pipeline.targets.marks.known import keep_known
-from milan_pipeline.targets.store_record import StoreRecord
-from milan_pipeline.targets.unit_list import extent_of
-from milan_pipeline.targets.units import Mark, Unit, view_name
+from milan_pipeline.targets.units import Mark, view_name
 from milan_pipeline.teacher.teacher import Teacher
 
 VIEWS = 4
@@ -122,14 +120,12 @@ def write_world(root: Path, shards: int) -> None:
     manifest = load_manifest(str(images), kind="images")
     extracted = record_of(extraction(root), identity, manifest)
     (root / "store" / "extract-targets.json").write_bytes(extracted.to_bytes("done", {}))
-    extent = extent_of(manifest, VIEWS)
-    units = StoreRecord("extract-targets", "done", None, extent, {}).units()
     packed = dataclasses.replace(
         extracted,
         stage="pack-targets",
         config=PackTargets(targets=STORE, out=PACKED),
         content=identity,
-        extent={"units": {unit.path: unit_hash(unit.view, _number(unit)) for unit in units}},
+        extent={"units": VIEWS * shards},
     )
     (targets / "pack-targets.json").write_bytes(packed.to_bytes("done", {}))
     for view in range(VIEWS):
@@ -155,10 +151,6 @@ def _keep_marks(root: Path, shards: int, view: int, known: str, unit_hash: UnitH
     stamps = {name: f"{len(name)} {name}" for name in names}
     columns = MarkColumns.of(names, marks)
     keep_known(str(root / "store"), view_name(view), columns, stamps, new=shards)
-
-
-def _number(unit: Unit) -> int:
-    return int(unit.shard.stem[-7:])
 
 
 def _read(folder: Path, name: str) -> Any:

@@ -17,7 +17,7 @@ import yaml
 from click.shell_completion import CompletionItem
 
 from milan_pipeline.cli.options import renamed_from
-from milan_pipeline.cli.strict_yaml import StrictLoader, SurprisingYamlError
+from milan_pipeline.cli.strict_yaml import OptionsLoader, StrictLoader, SurprisingYamlError
 from milan_pipeline.core.suggestions import did_you_mean
 from milan_pipeline.errors import ConfigError, reason_of
 
@@ -61,15 +61,19 @@ def read_sections(path: Path) -> dict[str, dict[str, Any]]:
     return sections
 
 
-def read_yaml(path: Path) -> dict[Any, Any]:
+def read_yaml(path: Path, loader: type[StrictLoader] = StrictLoader) -> dict[Any, Any]:
     """Read a YAML mapping; an empty file is an empty one.
+
+    Args:
+        path: of the file.
+        loader: how values are read.
 
     Raises:
         ConfigError: it cannot be read, is not plain YAML, has a key twice, or is no mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        document = yaml.load(text, StrictLoader) or {}  # noqa: S506 - it is a safe one
+        document = yaml.load(text, loader) or {}  # noqa: S506 - it is a safe one
     except SurprisingYamlError as error:
         raise ConfigError(f"{path}: {error}") from error
     except UnicodeDecodeError as error:
@@ -147,7 +151,7 @@ def read_options(
             its value is a list or mapping where one value is needed, or is of a type that YAML
             gave it.
     """
-    document = read_yaml(path)
+    document = read_yaml(path, OptionsLoader)
     stages = {*stage_names(), stage}
     values = {key: value for key, value in document.items() if key not in stages}
     section = section_of(path, stage, document.get(stage))
@@ -196,6 +200,11 @@ def _plain(where: str, value: Any, hint: Any) -> Any:
     """
     kinds = typing.get_args(hint) or (hint,)
     if typing.get_origin(hint) is tuple:
+        if value == []:
+            raise ConfigError(f"{where} is an empty list; give a value, or take the key out")
+        if isinstance(value, dict) and value:
+            pair = "{}={}".format(*next(iter(value.items())))
+            raise ConfigError(f"{where} takes no mapping; write a list of texts, as [{pair!r}]")
         return [
             _item(where, item, kinds) for item in (value if isinstance(value, list) else [value])
         ]

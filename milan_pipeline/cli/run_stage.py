@@ -67,7 +67,7 @@ def run_stage(stage: str, **options: Any) -> StageResult:
         raise KeyboardInterrupt from error
     except SystemExit as end:  # of the processes that it started
         _raise_unless_done(stage, end.code)
-        said = {"out": str(options["out"])}
+        said = {"out": command.make_context(stage, list(words)).params["out"]}
     return StageResult(stage, said)
 
 
@@ -142,7 +142,9 @@ def _words(command: click.Command, options: dict[str, Any]) -> Iterator[str]:
     }
     for name, value in sorted(options.items(), key=lambda item: item[0] in arguments):
         flag = f"--{name.replace('_', '-')}"
-        for each in _flat([value]):
+        if name not in arguments and not list(_flat([value])):
+            raise ConfigError(f"{name} is an empty list; give a value, or leave it out")
+        for each in map(_plain, _flat([value])):
             if each is None:
                 continue
             _require_value(name, each, truth=flag not in with_value and name not in arguments)
@@ -161,6 +163,11 @@ def _flat(values: Iterable[Any]) -> Iterator[Any]:
     for value in values:
         is_list = isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 1
         yield from _flat(value) if is_list else [value]
+
+
+def _plain(value: Any) -> Any:
+    """Return a truth value of an array as Python's own; any other value as it is."""
+    return bool(value) if str(getattr(value, "dtype", None)) == "bool" else value
 
 
 def _require_value(name: str, value: Any, *, truth: bool) -> None:

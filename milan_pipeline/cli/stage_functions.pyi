@@ -830,8 +830,8 @@ def probe(
     """Score a frozen encoder: accuracy of k-NN and of linear classifiers on its features.
 
     Both sets of shards need class numbers (.cls). The command prints a table and writes scores.json
-    and answers.npy, which has the class and the answers for each test image. Features are computed
-    once and kept.
+    and answers.npy, which has the class and the answers for each test image; images.txt names
+    these. Features are computed once and kept.
 
     With --dense, patches are scored instead of images. Both sets need masks, as for segment. Each
     patch takes its class from the labelled patches that are most like it, and the command writes

@@ -53,5 +53,19 @@ class StrictLoader(yaml.SafeLoader):
 StrictLoader.add_constructor("tag:yaml.org,2002:int", StrictLoader.construct_yaml_int)
 
 
+class OptionsLoader(StrictLoader):
+    """Leaves fractions as they are written, since the option says what they are.
+
+    YAML reads 1.10 as the number 1.1, and it may be the name of something.
+    """
+
+    def as_written(self, node: yaml.ScalarNode) -> str:
+        """Return what stands in the file."""
+        return str(node.value)
+
+
+OptionsLoader.add_constructor("tag:yaml.org,2002:float", OptionsLoader.as_written)
+
+
 def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1

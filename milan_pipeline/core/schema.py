@@ -36,7 +36,8 @@ def parsed(text: bytes | str, kind: type[T]) -> T:
         DocumentError: it is no JSON, or of another type; the message is one line.
     """
     try:
-        document = json.loads(text)
+        # In UTF-8: json would take bytes with NULs, as a lost block leaves them, for UTF-32.
+        document = json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
     except (ValueError, RecursionError) as error:
         head = text[:HEAD] if isinstance(text, bytes) else text[:HEAD].encode(errors="replace")
         other = stand_in(head) if head else None

@@ -4,6 +4,8 @@ A list of Python objects takes some hundred bytes a text. It is copied, page by 
 forked process that reads it, too, since reading an object writes its reference count.
 """
 
+import heapq
+import itertools
 import os
 from array import array
 from collections.abc import Iterable, Iterator
@@ -11,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+RUN = 1 << 16
 
 
 class TextTable:
@@ -44,3 +48,15 @@ class TextTable:
         table._bytes, table._ends = self._bytes, self._ends
         table._row_n = rows_n if self._row_n is None else self._row_n[rows_n]
         return table
+
+
+def in_order(texts: Iterable[str], *, run: int = RUN) -> Iterator[str]:
+    """Yield texts in ascending order; all of them are read before this returns.
+
+    Args:
+        texts: any number, such as the names in a folder of a million files.
+        run: how many are objects at a time while they are sorted; the rest lie in tables.
+    """
+    left = iter(texts)
+    runs = iter(lambda: sorted(itertools.islice(left, run)), [])
+    return heapq.merge(*[TextTable(texts) for texts in runs])

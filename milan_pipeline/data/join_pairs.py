@@ -21,7 +21,8 @@ from milan_pipeline.data.pair_table import (
 from milan_pipeline.data.shard_pairs import ShardPairs
 from milan_pipeline.errors import MismatchError, MissingDataError
 from milan_pipeline.shards.columns import ShardColumns, TargetColumns, text_of, texts
-from milan_pipeline.shards.manifest import require_unique_stems, stem_of
+from milan_pipeline.shards.manifest import require_unique_stems
+from milan_pipeline.shards.shard_names import stem_of
 
 
 def join_pairs(

@@ -44,6 +44,10 @@ class LabelledPart(Protocol):
     def key(self, row: int) -> str:
         """Return a sample's key."""
 
+    def name(self, row: int) -> str:
+        """Return what people call a sample: SHARD/KEY, or its path in the folder."""
+        ...
+
     def lengths(self) -> NDArray[np.int64]:
         """Return the bytes of each image, (n,)."""
         ...
@@ -97,6 +101,10 @@ class LabelledTable:
         """Return the number of samples in each part."""
         del view  # every epoch has the same samples
         return np.array([len(part) for part in self.parts], dtype=np.int64)
+
+    def names(self) -> Iterator[str]:
+        """Yield what people call each sample, in order."""
+        return (part.name(row) for part in self.parts for row in range(len(part)))
 
     def places(self, world: World | None = None) -> Iterator[Place]:
         """Yield the places of the samples in order; of several processes, this one's share."""

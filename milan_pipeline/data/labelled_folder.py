@@ -44,6 +44,10 @@ class FolderPart:
         """Return an image's path in the folder."""
         return self.names[row]
 
+    def name(self, row: int) -> str:
+        """Return an image's path in the folder."""
+        return self.names[row]
+
     def lengths(self) -> NDArray[np.int64]:
         """Return the bytes of each image file, (n,)."""
         sizes = [self._path(row).stat().st_size for row in range(len(self))]

@@ -61,6 +61,10 @@ class ShardPart:
         key: bytes = self.rows["key"][row]
         return key.decode()
 
+    def name(self, row: int) -> str:
+        """Return the shard's file and a sample's key."""
+        return f"{storage.basename(self.url)}/{self.key(row)}"
+
     def lengths(self) -> NDArray[np.int64]:
         """Return the bytes of each image, (n,)."""
         lengths: NDArray[np.int64] = self.rows["length"].astype(np.int64)

@@ -11,8 +11,8 @@ from typing import Any
 from milan_pipeline.core.console import named_lines, one_line
 from milan_pipeline.evaluate.accuracies import accuracy_text, interval_text
 from milan_pipeline.evaluate.dense_protocol import card_of
-from milan_pipeline.evaluate.scores_file import Result, own_content
-from milan_pipeline.provenance.identity import content_hash, short_fingerprint
+from milan_pipeline.evaluate.scores_file import Result
+from milan_pipeline.provenance.identity import content_hash, own_content, short_fingerprint
 
 STAGES = ("probe", "finetune", "segment")
 METRICS = (
@@ -22,6 +22,7 @@ METRICS = (
 # These have columns of their own, or none.
 NOT_SETTINGS = ("encoder", "random_init", "seed")
 RESOLUTION = "resolution"
+TRAINED_BEFORE = "eval_only"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -212,9 +213,19 @@ def _settings(result: Result) -> dict[str, Any]:
 
 
 def _common(settings: Sequence[dict[str, Any]]) -> set[str]:
-    """Return the names of the settings that are the same for all."""
-    first = settings[0]
-    return {n for n, v in first.items() if all(n in other and other[n] == v for other in settings)}
+    """Return the names of the settings that are the same for all that may have them.
+
+    Results of `--eval-only` have none of training.
+    """
+    first = {name: value for each in reversed(settings) for name, value in each.items()}
+    return {
+        name
+        for name, value in first.items()
+        if all(
+            each[name] == value if name in each else bool(each.get(TRAINED_BEFORE))
+            for each in settings
+        )
+    }
 
 
 def _place(result: Result) -> tuple[Any, ...]:

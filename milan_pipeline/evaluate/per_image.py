@@ -1,14 +1,15 @@
 """What a stage keeps of each image that it scored, so that two encoders can be compared in pairs.
 
 `answers.npy` has a row for each image that could be read, in the order of the images: the class
-`label`, and the answer of each classifier. `counts.npy` has pixels; see `resampling`.
+`label`, and the answer of each classifier. `counts.npy` has pixels; see `resampling`. `images.txt`
+names these images, a line for each row.
 
 Legend: N images.
 """
 
 import io
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from milan_pipeline.evaluate.accuracies import accuracy
 from milan_pipeline.evaluate.resampling import Counts, ious, mean_known
 from milan_pipeline.evaluate.scores_file import Result
 
-ANSWERS, COUNTS = "answers.npy", "counts.npy"
+ANSWERS, COUNTS, NAMES = "answers.npy", "counts.npy", "images.txt"
 COUNT_BYTES = 3 * 4  # of a class of an image: three int32
 LABEL = "label"
 UNREADABLE = (ValueError, TypeError, OverflowError, MemoryError, EOFError, tokenize.TokenError)
@@ -32,6 +33,16 @@ def npy(array: NDArray[np.generic]) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
+
+
+def names_txt(names: Iterable[str]) -> bytes:
+    """Return `images.txt`: a name in each line, whatever bytes it has.
+
+    Args:
+        names: SHARD/KEY, or the path in a folder.
+    """
+    lines = (name.replace("\n", "\\n").replace("\r", "\\r") for name in names)
+    return "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
 
 
 def answers_table(

@@ -16,7 +16,7 @@ from milan_pipeline import storage
 from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.evaluate.intervals import Interval
-from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.provenance.identity import content_hash, own_content
 from milan_pipeline.provenance.record import StageRecord, config_by_role
 
 SCORES = "scores.json"
@@ -83,11 +83,6 @@ def config_hash(content: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
     """
     document = {"content": own_content(content, inputs), "inputs": dict(inputs)}
     return content_hash(document)[:HASH_DIGITS]
-
-
-def own_content(content: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content options that no input stands for."""
-    return {name: value for name, value in content.items() if name not in inputs}
 
 
 def write_scores(result: Result) -> None:
@@ -179,10 +174,19 @@ def read_scores(folder: str) -> Result:
         _require_finite(result)
     except (DocumentError, DataError) as error:
         raise DataError(
-            f"{url} holds no scores of this version ({error}); move it away, and run "
-            "its stage again: probe with --overwrite, others into another --out"
+            f"{url} holds no scores of this version ({error}); run its stage again, which writes "
+            "them anew, or into another --out if it has no checkpoint"
         ) from error
     return result
+
+
+def has_scores(folder: str) -> bool:
+    """Tell whether a folder has scores that can be read: a copy that was cut short has not."""
+    try:
+        read_scores(folder)
+    except (MissingDataError, DataError):
+        return False
+    return True
 
 
 def known_metrics(folder: str) -> dict[str, dict[str, float]]:

@@ -9,10 +9,11 @@ import logging
 import os
 import stat
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypedDict
 
-from milan_pipeline.core.text_table import TextTable
+from milan_pipeline.core.text_table import in_order
 from milan_pipeline.errors import DataError, MissingDataError, StorageError
 from milan_pipeline.images.file_faults import (
     DENIED,
@@ -114,14 +115,14 @@ class _Walker:
 
     def walk(self) -> None:
         """Visit what there is in order, so that nothing need be sorted, and only names be kept."""
-        left = [(self._start, iter(self._names(self._start)))]
+        left = [(self._start, self._names(self._start))]
         while left:
             folder, names = left[-1]
             name = next(names, None)
             if name is None:
                 left.pop()
             elif below := self._visit(folder, name):
-                left.append((below, iter(self._names(below))))
+                left.append((below, self._names(below)))
 
     def result(self) -> Walk:
         reasons = (HIDDEN, SYSTEM, SYSTEM_FILE, LOOP)
@@ -148,20 +149,19 @@ class _Walker:
                     "%d %s in %s are left out (%s)", len(rows), what, self._root, shortened(rows[0])
                 )
 
-    def _names(self, folder: _Folder) -> TextTable:
+    def _names(self, folder: _Folder) -> Iterator[str]:
         """Return the names in a folder in order; they are kept while what is below is visited."""
 
-        def listed() -> TextTable:
-            names = os.listdir(folder.path)  # noqa: PTH208 - names are wanted, of a million files
-            names.sort()
-            return TextTable(names)
+        def listed() -> Iterator[str]:
+            with os.scandir(folder.path) as entries:  # a list of a million names takes 90 MB
+                return in_order(entry.name for entry in entries)
 
         try:
             return retried(listed, url=folder.path, local=True, doing="listed")
         except OSError as error:
             if folder.reason is not None:
                 self._ignore(folder.name, folder.reason)
-                return TextTable()
+                return iter(())
             if isinstance(error, StorageError):  # of tries that all failed
                 raise
             raise unusable_folder(folder.path, "listed", error) from error

@@ -1,6 +1,7 @@
 """A list of images: one path a line, then optionally a tab and a class, by number or by name."""
 
 import dataclasses
+import io
 import itertools
 import os
 import re
@@ -14,6 +15,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from milan_pipeline import storage
 from milan_pipeline.errors import DataError, StorageError
 from milan_pipeline.images.class_labels import class_numbers
 from milan_pipeline.images.file_faults import fault_of, is_link, shortened, status_of
@@ -21,9 +23,8 @@ from milan_pipeline.images.formats import HEAD_BYTES, kind_by_bytes
 from milan_pipeline.images.found_files import Found, FoundFiles
 from milan_pipeline.images.source_files import NO_LABEL
 from milan_pipeline.images.spelling import ONE_FORM
-from milan_pipeline.storage.retries import retried
 
-LINE_END = re.compile(rb"\r\n|\n|\r")
+PART_BYTES = 1 << 16
 FORM = "write a path a line, then optionally a tab and a class"
 NO_LISTS = {
     ".json": "of JSON write the paths alone, a path a line",
@@ -53,17 +54,13 @@ class ImageList:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Line:
-    """A line of a list, for what is wrong with it."""
+    """A line of a list; `path` is where its image lies."""
 
     list: Path
     number: int
     name: str
     label: str
-
-    @property
-    def path(self) -> str:
-        """Where the image lies."""
-        return _path_of(self.list, self.name)
+    path: str
 
     def error(self, what: str, remedy: str) -> DataError:
         return self._error(self.name, what, remedy)
@@ -87,12 +84,12 @@ def read_list(path: Path) -> ImageList:
     by_label: dict[str, _Line] = {}
     number_of: dict[str, int] = {}
     label_n, hash_n = array("i"), array("Q")
+    _require_list(path)
     for line in _lines(path):
-        place = line.path
         if line.name.startswith("~"):
-            places[len(files)] = place
+            places[len(files)] = line.path
         files.append(Found(line.name, _size_of(line), "image"))
-        hash_n.append(_hash(place))
+        hash_n.append(_hash(line.path))
         if line.label:
             by_label.setdefault(line.label, line)
             label_n.append(number_of.setdefault(line.label, len(number_of)))
@@ -109,16 +106,16 @@ def read_list(path: Path) -> ImageList:
 
 def _lines(path: Path) -> Iterator[_Line]:
     """Yield the lines that name an image; of names that are not UTF-8, no byte is lost."""
-    data, start = _data_of(path), 0
-    for number in itertools.count(1):
-        end = LINE_END.search(data, start)
-        text = data[start : end.start() if end else None].decode("utf-8", "surrogateescape")
-        name, _, label = text.partition("\t")
-        if name.strip():
-            yield _Line(path, number, name, label.strip())
-        if end is None:
-            return
-        start = end.end()
+    folder = str(path.parent)
+    # Read as text, lines end as any system has it.
+    with (
+        storage.open_read(str(path)) as stream,
+        io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape") as lines,
+    ):
+        for number, line in enumerate(lines, start=1):
+            name, _, label = line.removesuffix("\n").partition("\t")
+            if name.strip():
+                yield _Line(path, number, name, label.strip(), _path_of(folder, name))
 
 
 def _require_distinct(path: Path, hashes: "array[int]") -> None:
@@ -140,26 +137,23 @@ def _hash(path: str) -> int:
     return xxhash.xxh3_64_intdigest(os.fsencode(os.path.normpath(path)))
 
 
-def _data_of(path: Path) -> bytes:
-    """Return the bytes of a list, without a mark of their order."""
-    try:
-        data = retried(path.read_bytes, url=str(path), local=True)
-    except StorageError:
-        raise
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); give another list") from error
-    if kind_by_bytes(data[:HEAD_BYTES]) != "none":
+def _require_list(path: Path) -> None:
+    """Refuse what is no text by its first bytes, or anywhere; it is read part by part."""
+    with storage.open_read(str(path)) as stream:
+        head = stream.read(HEAD_BYTES + TAR_MARK_AT + len(TAR_MARK))
+        parts = itertools.chain([head], iter(lambda: stream.read(PART_BYTES), b""))
+        has_nul = any(b"\0" in part for part in parts)
+    if kind_by_bytes(head[:HEAD_BYTES]) != "none":
         raise DataError(f"{path} is a picture, no list; give its folder, or a list of pictures")
-    if data[TAR_MARK_AT : TAR_MARK_AT + len(TAR_MARK)] == TAR_MARK:
+    if head[TAR_MARK_AT:].startswith(TAR_MARK):
         raise DataError(
             f"{path} is a tar, no list; unpack it and give the folder, or give `milan-pipeline "
             "index` tars of WebDataset"
         )
-    if data.startswith(ARCHIVES):
+    if head.startswith(ARCHIVES):
         raise DataError(f"{path} is an archive, no list; unpack it and give the folder")
-    if b"\0" in data:
+    if has_nul:
         raise DataError(f"{path} is no list in UTF-8; write paths as plain text, a path a line")
-    return data.removeprefix(b"\xef\xbb\xbf")
 
 
 def _size_of(line: _Line) -> int:
@@ -184,9 +178,9 @@ def _size_of(line: _Line) -> int:
     return status.st_size
 
 
-def _path_of(listed_in: Path, name: str) -> str:
+def _path_of(folder: str, name: str) -> str:
     # `Path` fails for no such user, and takes long for a million names.
-    return os.path.join(listed_in.parent, os.path.expanduser(name))  # noqa: PTH111, PTH118
+    return os.path.join(folder, os.path.expanduser(name))  # noqa: PTH111, PTH118
 
 
 def _remedy(line: _Line) -> str:
@@ -207,6 +201,6 @@ def _remedy(line: _Line) -> str:
         *(("put a tab between path and class", part.rstrip()) for part in cut if part.strip()),
     ]
     for remedy, other in candidates:
-        if other != name and os.path.isfile(_path_of(line.list, other)):  # noqa: PTH113
+        if other != name and os.path.isfile(_path_of(str(line.list.parent), other)):  # noqa: PTH113
             return remedy
     return FORM

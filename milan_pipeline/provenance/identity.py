@@ -160,6 +160,15 @@ def differences(
     return found
 
 
+def own_content(content: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content options that no input stands for.
+
+    Of one that is an input, too, such as `encoder`, the input's fingerprint says what it is,
+    wherever it lies.
+    """
+    return {name: value for name, value in content.items() if name not in inputs}
+
+
 def require_same(
     existing: Mapping[str, Any], wanted: Mapping[str, Any], *, what: str, remedy: str
 ) -> None:

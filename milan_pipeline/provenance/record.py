@@ -20,7 +20,7 @@ from milan_pipeline.core.console import note
 from milan_pipeline.core.cores import threads_in_use
 from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
-from milan_pipeline.provenance.identity import content_hash, require_same
+from milan_pipeline.provenance.identity import content_hash, own_content, require_same
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 RECORDED_PACKAGES = (
@@ -90,10 +90,9 @@ class StageRecord:
     def __post_init__(self) -> None:
         self._started, self._made = time.time(), time.monotonic()
         self._threads_before: int | None = None
-        roles = config_by_role(self.config)
+        self._roles = config_by_role(self.config)
         # A stage may say better than its options what its output depends on.
-        self._content = dict(roles["content"] if self.content is None else self.content)
-        self._roles = roles
+        self._content = dict(self._roles["content"] if self.content is None else self.content)
 
     def previous_state(self) -> str | None:
         """Return "running" or "done" if an earlier run left a record here, None otherwise.
@@ -106,18 +105,20 @@ class StageRecord:
         previous = read_record(self.url)
         if previous is None:
             return None
+        what = storage.folder_of(self.url)
         if previous["stage"] != self.stage:
             raise MismatchError(
-                f"{storage.folder_of(self.url)} holds the output of `{previous['stage']}`, not of "
-                f"`{self.stage}`; give another output folder"
+                f"{what} holds the output of `{previous['stage']}`, not of `{self.stage}`; give "
+                "another output folder"
             )
-        then = {"options": self._content_of(previous), "inputs": previous["inputs"]}
-        now = json.loads(json.dumps({"options": self._content, "inputs": dict(self.inputs)}))
+        known = previous["inputs"]
+        then = {"options": own_content(self._content_of(previous), known), "inputs": known}
+        ours = {"options": own_content(self._content, known), "inputs": dict(self.inputs)}
+        now = json.loads(json.dumps(ours))
         if getattr(self.config, "overwrite", False):
             return str(previous["state"]) if then == now else None
         or_anew = ", or --overwrite to make it anew" if hasattr(self.config, "overwrite") else ""
-        remedy = f"give another output folder{or_anew}"
-        require_same(then, now, what=storage.folder_of(self.url), remedy=remedy)
+        require_same(then, now, what=what, remedy=f"give another output folder{or_anew}")
         if previous["state"] == "running":
             self._threads_before = previous.get("threads")
         return str(previous["state"])

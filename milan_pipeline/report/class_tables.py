@@ -32,9 +32,8 @@ def class_tables(result: Result, run: str) -> Iterator[Table]:
     answers = answers_of(result, "top1") if "top1" in result.metrics else None
     counts_N3Y = counts_of(result, "miou") if "miou" in result.metrics else None
     if answers is not None:
-        confusion_YY = confusion(*answers, classes=len(names))
-        yield _accuracies(confusion_YY, names, of)
-        yield _confusion(confusion_YY, names, of)
+        yield _accuracies(*answers, names, of)
+        yield _confusion(*answers, names, of)
     elif counts_N3Y is not None:
         yield _ious(counts_N3Y.sum(axis=0, dtype=np.int64), names, of)
 
@@ -47,10 +46,27 @@ def confusion(
     Args:
         labels_N: their classes.
         answers_N: what they were taken for.
-        classes: Y, if no larger number is among them.
+        classes: Y, if no larger number is among them; the table has its square.
     """
-    size = max(classes, 1 + int(max(labels_N.max(), answers_N.max())))
+    size = max(classes, _outputs(labels_N, answers_N))
     return np.bincount(labels_N * size + answers_N, minlength=size**2).reshape(size, size)
+
+
+def mistakes(
+    labels_N: NDArray[np.int64], answers_N: NDArray[np.int64]
+) -> list[tuple[int, int, int]]:
+    """Return which class was taken for which, and how often, the most frequent first.
+
+    What it takes grows with the images, and not with the square of the classes.
+    """
+    wrong_N, size = labels_N != answers_N, _outputs(labels_N, answers_N)
+    place_P, count_P = np.unique((labels_N * size + answers_N)[wrong_N], return_counts=True)
+    order_P = np.argsort(-count_P, kind="stable")
+    return [(*divmod(int(place_P[at]), size), int(count_P[at])) for at in order_P[:MOST_MISTAKES]]
+
+
+def _outputs(labels_N: NDArray[np.int64], answers_N: NDArray[np.int64]) -> int:
+    return 1 + int(max(labels_N.max(), answers_N.max()))
 
 
 def named(number: int, names: Sequence[str]) -> str:
@@ -58,8 +74,11 @@ def named(number: int, names: Sequence[str]) -> str:
     return names[number] if number < len(names) else str(number)
 
 
-def _accuracies(confusion_YY: NDArray[np.int64], names: Sequence[str], of: str) -> Table:
-    images_Y, right_Y = confusion_YY.sum(axis=1), confusion_YY.diagonal()
+def _accuracies(
+    labels_N: NDArray[np.int64], answers_N: NDArray[np.int64], names: Sequence[str], of: str
+) -> Table:
+    images_Y = np.bincount(labels_N)
+    right_Y = np.bincount(labels_N[labels_N == answers_N], minlength=len(images_Y))
     scored = np.flatnonzero(images_Y)
     order = scored[np.argsort(right_Y[scored] / images_Y[scored], kind="stable")]
     rows = []
@@ -77,9 +96,12 @@ def _accuracies(confusion_YY: NDArray[np.int64], names: Sequence[str], of: str) 
     )
 
 
-def _confusion(confusion_YY: NDArray[np.int64], names: Sequence[str], of: str) -> Table:
+def _confusion(
+    labels_N: NDArray[np.int64], answers_N: NDArray[np.int64], names: Sequence[str], of: str
+) -> Table:
     title, anchor = f"What was taken for what{of}", _anchor("confusion", of)
-    if len(confusion_YY) <= MATRIX_CLASSES:
+    if max(len(names), _outputs(labels_N, answers_N)) <= MATRIX_CLASSES:
+        confusion_YY = confusion(labels_N, answers_N, classes=len(names))
         every = [named(number, names) for number in range(len(confusion_YY))]
         rows = [
             [name, *(str(count) for count in row)]
@@ -87,13 +109,9 @@ def _confusion(confusion_YY: NDArray[np.int64], names: Sequence[str], of: str) -
         ]
         columns = ("class", *every)
         return Table(anchor=anchor, title=title, columns=columns, rows=rows, words=COUNTS_WORDS)
-    wrong_YY = confusion_YY - np.diag(confusion_YY.diagonal())
-    order = np.argsort(-wrong_YY, axis=None, kind="stable")[:MOST_MISTAKES]
-    pairs = [divmod(int(place), len(wrong_YY)) for place in order]
     rows = [
-        [named(truth, names), named(answer, names), str(wrong_YY[truth, answer])]
-        for truth, answer in pairs
-        if wrong_YY[truth, answer]
+        [named(truth, names), named(answer, names), str(count)]
+        for truth, answer, count in mistakes(labels_N, answers_N)
     ]
     columns = ("class", "taken for", "images")
     return Table(

@@ -19,6 +19,7 @@ from milan_pipeline.core.schema import Count, DocumentError, conforming, parsed
 from milan_pipeline.errors import ConfigError, DataError, MismatchError, MissingDataError
 from milan_pipeline.images.budget import Skipped
 from milan_pipeline.shards.listing import Rows, content_sha256, scan
+from milan_pipeline.shards.shard_names import index_name, stem_of, url_in
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
@@ -110,8 +111,7 @@ class Manifest:
 
     def url_of(self, shard: Shard) -> str:
         """Return where a shard lies."""
-        absolute = "://" in shard.name or shard.name.startswith("/")
-        return shard.name if absolute else storage.join(self.folder, shard.name)
+        return url_in(self.folder, shard.name)
 
     def index_url_of(self, shard: Shard) -> str:
         """Return where a shard's index lies: always in the manifest's folder."""
@@ -141,17 +141,6 @@ class Manifest:
     def save(self) -> None:
         """Write `manifest.json`, atomically."""
         storage.put_bytes(storage.join(self.folder, MANIFEST_NAME), self.to_bytes())
-
-
-def index_name(name: str) -> str:
-    """Return the name of a shard's index, in the manifest's folder."""
-    absolute = "://" in name or name.startswith("/")
-    return (storage.basename(name) if absolute else name).removesuffix(".tar") + ".index.npy"
-
-
-def stem_of(name: str) -> str:
-    """Return the file name of a shard, which may be a full URL, without `.tar`."""
-    return storage.basename(name).removesuffix(".tar")
 
 
 def holds_manifest(folder: str) -> bool:

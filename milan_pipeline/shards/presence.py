@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from milan_pipeline import storage
 from milan_pipeline.errors import MissingDataError
 from milan_pipeline.shards.index import MAKERS
-from milan_pipeline.shards.manifest import Manifest, index_name
+from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.random_access import LISTED
+from milan_pipeline.shards.shard_names import index_name
 
 
 def require_present(head: Manifest, names: Iterable[str]) -> None:

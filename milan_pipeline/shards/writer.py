@@ -8,7 +8,7 @@ import io
 import logging
 import tarfile
 import time
-from collections.abc import Collection, Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable
 from typing import NamedTuple
 
 import xxhash
@@ -22,9 +22,9 @@ from milan_pipeline.shards.manifest import (
     MANIFEST_NAME,
     Manifest,
     Shard,
-    index_name,
     load_manifest,
 )
+from milan_pipeline.shards.shard_names import index_name, url_in
 from milan_pipeline.shards.tar_stream import HashingFile
 from milan_pipeline.storage.space import write_error
 
@@ -126,6 +126,7 @@ def refuse_duplicates(keys: list[str], name: str) -> None:
 logger = logging.getLogger(__name__)
 # Rewriting the manifest, which is long if there are many shards, may take this share of the time.
 MANIFEST_TIME_SHARE = 0.1
+NO_FILE = -1
 REMOTE_MANIFEST_SECONDS = 5.0
 """At least between two writes of a remote manifest: some stores take one write a second of a name,
 and each is paid for."""
@@ -143,29 +144,44 @@ def listed_shards(folder: str, kind: str) -> dict[str, Shard]:
     if not storage.exists(storage.join(folder, MANIFEST_NAME)):
         return {}
     manifest = load_manifest(folder, kind=kind, allow_unfinished=True)
-    by_folders: dict[tuple[str, str], list[Shard]] = {}
+    by_folder: dict[str, list[Shard]] = {}
     for shard in manifest.shards:
-        tar, index = manifest.url_of(shard), manifest.index_url_of(shard)
-        folders = storage.folder_of(tar), storage.folder_of(index)
-        by_folders.setdefault(folders, []).append(shard)
-    # As a rule both folders are the same; the sizes of one are in memory at a time.
-    sizes_in = functools.lru_cache(maxsize=2)(storage.list_sizes)
+        by_folder.setdefault(storage.folder_of(manifest.url_of(shard)), []).append(shard)
+    files = ListedFiles(manifest.folder)
     lost = {
         shard.name
-        for (tars, indices), shards in by_folders.items()
+        for shards in by_folder.values()
         for shard in shards
-        if not _is_there(shard, sizes_in(tars), sizes_in(indices))
+        if not files.has(shard.name, shard.bytes)
     }
     return {shard.name: shard for shard in manifest.shards if shard.name not in lost}
 
 
-def _is_there(
-    shard: Shard, tars: Mapping[str, int | None], indices: Mapping[str, int | None]
-) -> bool:
-    """Tell whether folders of these files and sizes have a shard's tar, of its size, and index."""
-    tar, index = storage.basename(shard.name), storage.basename(index_name(shard.name))
-    is_whole = tar in tars and tars[tar] in (shard.bytes, None)  # a web server may not tell
-    return is_whole and index in indices
+class ListedFiles:
+    """Tells whether listed shards are there, by what lies in their folders.
+
+    As a rule tars and indices lie in one; what was found in two folders is in memory at a time.
+
+    Args:
+        folder: that of the manifest.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._sizes_in = functools.lru_cache(maxsize=2)(
+            lambda below: storage.list_sizes(url_in(folder, below) if below else folder)
+        )
+
+    def has(self, name: str, size: int) -> bool:
+        """Tell whether a shard has its tar, of so many bytes, and its index."""
+        # A web server may not tell the size.
+        return self._size_of(name) in (size, None) and self._size_of(index_name(name)) != NO_FILE
+
+    def _size_of(self, name: str) -> int | None:
+        if "://" in name or name.startswith("/"):
+            below, own = storage.folder_of(name), storage.basename(name)
+        else:
+            below, _, own = name.rpartition("/")
+        return self._sizes_in(below).get(own, NO_FILE)
 
 
 def delete_unlisted(folder: str, kind: str, keep: Collection[str]) -> None:

@@ -7,18 +7,19 @@ import io
 import os
 import tempfile
 import urllib.parse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 
+from milan_pipeline.core.garbage import no_search_for_cycles
 from milan_pipeline.errors import StorageError, TruncatedError, reason_of
 from milan_pipeline.storage.client_errors import named_errors
 from milan_pipeline.storage.local_stream import open_local
 from milan_pipeline.storage.range_stream import PIECE_BYTES, open_ranges
 from milan_pipeline.storage.retries import retried
-from milan_pipeline.storage.stamps import file_stamp, object_stamp
+from milan_pipeline.storage.stamps import file_stamp, named, object_stamp
 from milan_pipeline.storage.write_check import COMPARED_BYTES, require_kept
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
@@ -181,13 +182,12 @@ class File:
         """Return the names in a folder."""
         if self.is_local:
             return set(os.listdir(self.path))  # noqa: PTH208 - of 100,000 names, no paths are wanted
-        return set(self._listed(self.filesystem.ls(self.path, detail=False)))
+        return {name for name, _ in self._listed()}
 
     @_patient("listed")
     def sizes(self) -> dict[str, int | None]:
         """Return the bytes of what lies in a folder, by name; None where a server does not tell."""
-        listed = {str(e["name"]): e.get("size") for e in self.filesystem.ls(self.path, detail=True)}
-        return {name: listed[entry] for name, entry in self._listed(listed).items()}
+        return {name: entry.get("size") for name, entry in self._listed()}
 
     @_patient("listed")
     def stamps(self) -> dict[str, str | None]:
@@ -196,17 +196,13 @@ class File:
             with os.scandir(self.path) as entries:
                 found = ((entry.name, file_stamp(entry)) for entry in entries)
                 return {name: stamp for name, stamp in found if stamp is not None}
-        listed = {str(e["name"]): e for e in self.filesystem.ls(self.path, detail=True)}
-        return {name: object_stamp(listed[path]) for name, path in self._listed(listed).items()}
+        return {name: object_stamp(entry) for name, entry in self._listed()}
 
-    def _listed(self, entries: Iterable[Any]) -> dict[str, Any]:
-        """Return what a remote folder's listing has, by the name in the folder."""
-        paths = {str(entry).rstrip("/"): entry for entry in entries}
-        if scheme_of(self.path) in WEB_PROTOCOLS:  # a page of links
-            paths = {urllib.parse.unquote(p): entry for p, entry in paths.items() if "?" not in p}
-        # Some tools mark a folder of an object store by an object of its own name.
-        own = self.path.rstrip("/")
-        return {path.rsplit("/", 1)[-1]: entry for path, entry in paths.items() if path != own}
+    def _listed(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield the names in a folder, each with what the client tells of it."""
+        with no_search_for_cycles():  # which would visit the entries, perhaps a million
+            entries = self.filesystem.ls(self.path, detail=True)
+        return named(entries, self.path, is_page=scheme_of(self.path) in WEB_PROTOCOLS)
 
     @_patient("listed")
     def tree(self, beginning: str = "") -> set[str]:

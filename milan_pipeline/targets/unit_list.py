@@ -18,8 +18,39 @@ from numpy.typing import NDArray
 from milan_pipeline.core.schema import Count, DocumentError, Positive, conforming
 from milan_pipeline.shards.columns import texts
 from milan_pipeline.shards.manifest import Manifest, Shard
+from milan_pipeline.shards.shard_names import stem_of
 from milan_pipeline.targets.marks.columns import NO_ROW, BriefMark, MarkColumns, Marks
 from milan_pipeline.targets.units import NOT_DONE, AnyMark, Unit, view_name, why_undone
+
+
+class RecordedShards(Sequence[Shard]):
+    """The image shards of an extent; each is made an object when it is asked for.
+
+    Args:
+        extent: what `extent_of` returned.
+    """
+
+    def __init__(self, extent: Mapping[str, Any]) -> None:
+        self.names, self.sha256 = list(extent["shards"]), list(extent["shards"].values())
+        self._samples: list[int] = extent["samples"]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, number: int, /) -> Shard: ...
+    @overload
+    def __getitem__(self, number: slice, /) -> list[Shard]: ...
+    def __getitem__(self, number: int | slice, /) -> Shard | list[Shard]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(len(self))[number]]
+        return Shard(
+            name=self.names[number],
+            samples=self._samples[number],
+            bytes=0,
+            sha256=self.sha256[number],
+            index_sha256="",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +84,15 @@ class UnitList(Sequence[Unit]):
     @functools.cached_property
     def mark_names_s(self) -> NDArray[np.bytes_]:
         """The file names of the marks of a view, (s,)."""
+        if isinstance(self.shards, RecordedShards):
+            return texts([f"{stem_of(name)}.json" for name in self.shards.names])
         return texts([f"{shard.stem}.json" for shard in self.shards])
 
     @functools.cached_property
     def sha256_s(self) -> NDArray[np.bytes_]:
         """The hashes of the shards, (s,)."""
+        if isinstance(self.shards, RecordedShards):
+            return texts(self.shards.sha256)
         return texts([shard.sha256 for shard in self.shards])
 
 
@@ -75,6 +110,7 @@ class FinishedUnits(Sequence[tuple[Unit, BriefMark]]):
         self._units, self._marks = units, marks
         self._numbers_f = np.flatnonzero(found.current_u)
         self._rows_f = found.rows_u[found.current_u]
+        self._number_by_row_of: dict[int, NDArray[np.int64]] = {}
 
     def __len__(self) -> int:
         return len(self._numbers_f)
@@ -90,6 +126,23 @@ class FinishedUnits(Sequence[tuple[Unit, BriefMark]]):
             return [self[each] for each in range(len(self))[number]]
         unit = self._units[int(self._numbers_f[number])]
         return unit, self._columns(unit.view).mark(int(self._rows_f[number]))
+
+    def numbers_of(self, view: int, stems: list[str]) -> NDArray[np.int64]:
+        """Return the numbers of the units of a view and of these image shards, by their stems.
+
+        It is `NO_ROW` for a unit that is not finished.
+        """
+        rows = self._columns(view).rows_of(texts([f"{stem}.json" for stem in stems]))
+        return self._number_by_row(view)[rows]
+
+    def _number_by_row(self, view: int) -> NDArray[np.int64]:
+        """Return the number of the unit of each mark of a view; the last entry is of `NO_ROW`."""
+        if view not in self._number_by_row_of:
+            number_by_row = np.full(len(self._columns(view)) + 1, NO_ROW)
+            of_view = self._numbers_f // max(1, len(self._units.shards)) == view
+            number_by_row[self._rows_f[of_view]] = np.flatnonzero(of_view)
+            self._number_by_row_of[view] = number_by_row
+        return self._number_by_row_of[view]
 
     @property
     def samples(self) -> int:
@@ -179,9 +232,4 @@ def require_extent(document: Any) -> dict[str, Any]:
 
 def units_of_extent(extent: Mapping[str, Any], views: int) -> UnitList:
     """Rebuild the list of units of the first views from what `extent_of` returned."""
-    counted = zip(extent["shards"].items(), extent["samples"], strict=True)
-    shards = [
-        Shard(name=name, samples=samples, bytes=0, sha256=sha256, index_sha256="")
-        for (name, sha256), samples in counted
-    ]
-    return UnitList(shards, views)
+    return UnitList(RecordedShards(extent), views)

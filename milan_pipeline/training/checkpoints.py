@@ -230,13 +230,18 @@ def _is_complete(folder: Path) -> bool:
         StorageError: the disk does not tell.
     """
     try:
-        return all(_has_its_length(str(folder / name)) for name in _hashes(folder))
+        return all(has_its_length(str(folder / name)) for name in _hashes(folder))
     except (MissingDataError, TruncatedError, DocumentError):
         return False
 
 
-def _has_its_length(url: str) -> bool:
-    """Compare the length of a safetensors file with its header: 8 bytes, then that many of JSON."""
+def has_its_length(url: str) -> bool:
+    """Compare the length of a safetensors file with its header: 8 bytes, then that many of JSON.
+
+    Raises:
+        DocumentError, TruncatedError: it ends within its header.
+        MissingDataError, StorageError: it cannot be read.
+    """
     size = storage.size_of(url) or 0
     length = int.from_bytes(storage.read_bytes(url, 0, 8), "little")
     header = parsed(storage.read_bytes(url, 8, min(length, size)), dict[str, _Place])

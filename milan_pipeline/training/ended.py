@@ -3,12 +3,18 @@
 import logging
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from milan_pipeline import storage
-from milan_pipeline.errors import MissingDataError
+from milan_pipeline.core.schema import DocumentError, parsed
+from milan_pipeline.errors import MissingDataError, TruncatedError
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.run_state import STATE_NAME, state_of, trained_steps
-from milan_pipeline.training.checkpoints import has_checkpoint, newest_checkpoint
+from milan_pipeline.training.checkpoints import (
+    has_checkpoint,
+    has_its_length,
+    newest_checkpoint,
+)
 from milan_pipeline.training.evaluations import BEST, Evaluations
 
 logger = logging.getLogger(__name__)
@@ -82,9 +88,21 @@ def require_a_beginning(folder: Path, *, leads: bool = True) -> None:
 
 
 def lost_files(folder: Path, exports: Collection[str]) -> list[str]:
-    """Return which files of exported weights, given by their names, a run's folder lacks."""
-    there = storage.list_names(str(folder))
-    return [name for name in weight_files(exports) if name not in there]
+    """Return which files of exported weights, given by their names, a run's folder lacks.
+
+    One that a copy cut short counts as lost.
+    """
+    return [name for name in weight_files(exports) if not _is_whole(str(folder / name))]
+
+
+def _is_whole(url: str) -> bool:
+    """Tell whether a file of weights has its length, or a description is JSON."""
+    try:
+        if url.endswith(".json"):
+            return bool(parsed(storage.read_bytes(url), dict[str, Any]))
+        return has_its_length(url)
+    except (MissingDataError, TruncatedError, DocumentError):
+        return False
 
 
 def weight_files(exports: Collection[str]) -> list[str]:

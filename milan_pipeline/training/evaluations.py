@@ -123,7 +123,8 @@ def _read(path: Path, *, key: str | None = None) -> list[dict[str, Any]]:
             conforming(0.0 if key is None else row.get(key), float)
     except DocumentError as error:
         raise DataError(
-            f"{path} is damaged ({error}); restore it, or give another output folder"
+            f"{path} is damaged ({error}); restore it, or delete it to go on without the scores "
+            "that it had"
         ) from error
     return rows
 

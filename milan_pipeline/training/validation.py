@@ -91,7 +91,8 @@ class Validation:
         average: the moving average of its weights, if any.
         evaluator: scores the model.
         val: fingerprint of the images that it scores on.
-        write: writes weights under a name into the folder.
+        write: writes weights under a name into the folder, and of how many steps they are and on
+            which images they were scored.
         last: the name of the weights that training ends with.
         scheduled: whether to score the model after a step.
         clock: tells the epoch of a step.
@@ -105,7 +106,7 @@ class Validation:
     average: MovingAverage | None
     evaluator: Evaluator
     val: str
-    write: Callable[[str, Mapping[str, Tensor]], None]
+    write: Callable[[str, Mapping[str, Tensor], Mapping[str, Any]], None]
     last: str
     scheduled: Callable[[int], bool]
     clock: StepClock
@@ -148,7 +149,7 @@ class Validation:
             show(step, found)
             row = {"epoch": self.clock.fractional_epoch(step), **found, **scores.notes()}
             take_up_best(self.folder, self.evaluations)
-            self.evaluations.add(step, row, lambda: self._write(BEST))
+            self.evaluations.add(step, row, lambda: self._write(BEST, step))
             partial.remove()
         self.seconds += time.monotonic() - began
 
@@ -164,11 +165,11 @@ class Validation:
         Returns:
             The scores, and the best one of all steps as `best-KEY`; and the scores' notes.
         """
-        self._write(self.last)
+        self._write(self.last, step)
         take_up_best(self.folder, self.evaluations)
         self._restore_best(step)
         if self.average is not None:
-            self.write(f"{self.last}-{UNAVERAGED}", self.model.state_dict())
+            self.write(f"{self.last}-{UNAVERAGED}", self.model.state_dict(), {"step": step})
         evaluations, key = self.evaluations, self.evaluator.key
         last = evaluations.at(step) or {}
         scores = {name: last[name] for name in self.evaluator.columns if name in last}
@@ -179,11 +180,12 @@ class Validation:
         """Write the best weights again where a file of them is lost, if they are this step's."""
         best = self.evaluations.best()
         if best is not None and best["step"] == step and lost_files(self.folder, [BEST]):
-            self._write(BEST)
+            self._write(BEST, step)
         warn_of_lost_best(self.folder, self.evaluations, self.last, step)
 
-    def _write(self, name: str) -> None:
-        self.write(name, self.averaged() or self.model.state_dict())
+    def _write(self, name: str, step: int) -> None:
+        about = {"step": step, "val": self.val}
+        self.write(name, self.averaged() or self.model.state_dict(), about)
 
 
 def until_stopped(

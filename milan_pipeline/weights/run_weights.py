@@ -110,8 +110,8 @@ def require_student(run: Path) -> None:
     stage = "pretrain" if record is None else record.get("stage", "pretrain")
     if stage in ("finetune", "segment"):
         raise MismatchError(
-            f"{run} is a run of {stage}, which has no separate encoder; its model is in "
-            f"{run / 'best.safetensors'}, and its description in the .json beside it"
+            f"{run} is a run of {stage}, which has no separate encoder; give a run of pretrain or, "
+            f"where an encoder is asked for, its model {run / 'best.safetensors'}"
         )
 
 

@@ -12,7 +12,7 @@ from milan_pipeline.provenance.identity import recorded_targets
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.provenance.run_state import CONFIG_NAME
 from milan_pipeline.stages.export.command import Export
-from milan_pipeline.stages.export.source import Source
+from milan_pipeline.stages.export.source import LABELLED, Source
 from milan_pipeline.training.evaluations import Evaluations
 from milan_pipeline.weights.model_card import Card, card_bytes
 from milan_pipeline.weights.onnx_file import TOLERANCE
@@ -29,7 +29,7 @@ def card_of(config: Export, source: Source) -> bytes:
         config: the options.
         source: what is exported.
     """
-    origin = _origin(source)
+    origin = _averaged(config, source) | _origin(source)
     if config.form == "onnx":  # the difference itself is not the same on every machine
         origin["ONNX file"] = (
             f"checked by onnxruntime when it was made; its outputs are within {TOLERANCE:g} of "
@@ -51,11 +51,19 @@ def card_of(config: Export, source: Source) -> bytes:
     )
 
 
+def _averaged(config: Export, source: Source) -> dict[str, str]:
+    """Say so where the weights are a moving average, which a run may keep beside its weights."""
+    decay = source.record["content"].get("ema_decay")
+    if decay is None or not (config.ema or source.kind in LABELLED.values()):
+        return {}
+    return {"Weights": f"a moving average over the steps of training, with a decay of {decay:g}"}
+
+
 def _origin(source: Source) -> dict[str, str]:
     """Tell teacher, data, training and identity, as far as records have them."""
     record = source.record
     found: dict[str, str] = {}
-    if source.kind in ("classifier", "segmenter"):
+    if source.kind in LABELLED.values():
         inputs, extent = record["inputs"], record["extent"]
         found["Images to train on"] = str(inputs["train"])
         found["Images to score on"] = str(extent["val"])

@@ -9,7 +9,7 @@ from torch import Tensor
 from milan_pipeline import storage
 from milan_pipeline.core.schema import parsed
 from milan_pipeline.errors import ConfigError, MismatchError, MissingDataError
-from milan_pipeline.provenance.identity import content_hash
+from milan_pipeline.provenance.identity import content_hash, recorded_targets
 from milan_pipeline.provenance.record import read_record
 from milan_pipeline.provenance.run_state import CONFIG_NAME, require_ended
 from milan_pipeline.stages.export.command import Export
@@ -122,6 +122,12 @@ def _student(config: Export, record: dict[str, Any]) -> Source:
         raise MismatchError(
             f"{config.run} has the {decoder!r} decoder, and the official form needs the prompting "
             "decoder; export its encoder with --form timm"
+        )
+    teachers = recorded_targets(record.get("inputs", {}))
+    if len(teachers) > 1:
+        raise MismatchError(
+            f"{config.run} has a head for each of its teachers ({', '.join(teachers)}), and the "
+            "official form has one head; export its encoder with --form timm"
         )
     model = recorded_encoder(config.folder, found.state)
     return Source(

@@ -1,6 +1,7 @@
 """`milan-pipeline finetune`: an encoder + labelled images -> a classifier and its accuracy."""
 
 import dataclasses
+from typing import ClassVar
 
 from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import count, option
@@ -128,6 +129,8 @@ class Finetune(LabelledOptions):
         unit="share",
     )
     eval_every: int = count(1, "epochs", group="Scoring", help="Epochs between evaluations.")
+
+    scored_by: ClassVar[tuple[str, ...]] = (*LabelledOptions.scored_by, "crop_pct")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,6 +13,7 @@ from milan_pipeline.core.console import warn
 from milan_pipeline.data.class_names import require_same_names
 from milan_pipeline.data.labelled import LabelledTable, open_labelled
 from milan_pipeline.encoders.load import fingerprint
+from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.class_coverage import warnings_of_classes
 from milan_pipeline.evaluate.classification.model import ClassifierDescription, read_classifier
 from milan_pipeline.evaluate.classification.scoring import (
@@ -43,7 +44,7 @@ def plan_evaluation(
         scans: see `labelled.open_labelled`.
 
     Raises:
-        ConfigError: the images are not of its classes.
+        ConfigError: the images are not of its classes, or it takes others than `--image-size`.
         MissingDataError, DataError: there is no such classifier, or no labelled images.
         MismatchError: the classifier's weights do not fit its description.
     """
@@ -51,6 +52,11 @@ def plan_evaluation(
     precision = training_precision(config.precision, device)
     config = dataclasses.replace(config, precision=precision)
     model, description = read_classifier(config.encoder)
+    if config.image_size not in (None, description.image_size):
+        raise ConfigError(
+            f"--image-size {config.image_size} is not that of --encoder {config.encoder}, "
+            f"{description.image_size}; leave it out"
+        )
     if config.crop_pct is not None:
         description = dataclasses.replace(description, crop_pct=config.crop_pct)
     val = open_labelled(config.val, kind="class", scans=scans)

@@ -37,7 +37,9 @@ def train(config: Finetune, process: Process) -> None:
         Classification(model, recipe, classes=classes, rank=world.rank),
         views,
         evaluator_of(config, model, description, planned.val),
-        write=lambda name, state: write_classifier(config.folder, name, state, description),
+        write=lambda name, state, about: write_classifier(
+            config.folder, name, state, description, about
+        ),
         is_due=planned.is_due,
     )
 

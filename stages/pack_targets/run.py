@@ -2,7 +2,11 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Generator
+import itertools
+from collections.abc import Collection, Generator
+
+import numpy as np
+from numpy.typing import NDArray
 
 from milan_pipeline import storage
 from milan_pipeline.cluster.spread import spread
@@ -14,10 +18,9 @@ from milan_pipeline.planning.shard_size import ShardSize
 from milan_pipeline.provenance.identity import Identity, content_hash
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import Reporter, reporting
-from milan_pipeline.shards.manifest import Manifest, Shard
-from milan_pipeline.shards.writer import delete_unlisted, list_as_written, listed_shards
+from milan_pipeline.shards.manifest import Manifest, Shard, load_manifest
+from milan_pipeline.shards.writer import delete_unlisted, list_as_written
 from milan_pipeline.stages.pack_targets.codec import (
-    ShardsThere,
     expected_identity,
     has_codec,
     settle,
@@ -30,12 +33,13 @@ from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.targets.codec_files import write_shards_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.marks.columns import BriefMark
+from milan_pipeline.targets.packed import packed_units
 from milan_pipeline.targets.packing import PackingSpec
 from milan_pipeline.targets.store_record import finished_units, read_store_record
-from milan_pipeline.targets.units import Unit, shard_details, target_shard_name, unit_sha256
+from milan_pipeline.targets.unit_list import FinishedUnits
+from milan_pipeline.targets.units import Unit, target_shard_name
 
 Done = tuple[Unit, BriefMark]
-Plan = dict[str, Done]
 
 
 def pack(config: PackTargets, stop: StopRequest) -> None:
@@ -43,39 +47,39 @@ def pack(config: PackTargets, stop: StopRequest) -> None:
     storage.require_writable(config.out)
     require_own_folder(config.out, "target shards")
     source = read_identity(config.targets)
-    plan, there = _plan(config, source), shards_there(config.out)
+    units, there = _units(config, source), shards_there(config.out)
     # Shards of other targets are refused before a codec is fitted.
-    record = _record(config, expected_identity(config, source, there), plan)
+    record = _record(config, expected_identity(config, source, there), units)
     record.previous_state()
-    units = list(plan.values())
     identity, codec = settle(config, source, there, units, stop)
     record = dataclasses.replace(record, content=identity)
     state = record.previous_state()
-    listed = _current(config, there, identity, plan)
-    left = {name: unit for name, unit in plan.items() if name not in listed}
+    is_packed_f = _packed(config, identity, units)
     has_arrays = has_codec(config.out, identity) and has_phi_s(config, there, identity, units)
-    if not left and state == "done" and has_arrays:
-        say_nothing_to_do(config.out, f"{len(listed)} shards are there")
+    if is_packed_f.all() and state == "done" and has_arrays:
+        say_nothing_to_do(config.out, f"{len(units)} shards are there")
         return
     phi_s = settled_phi_s(config, source, there, identity, codec=codec, units=units, stop=stop)
-    common = {"identity": identity, "identity_hash": content_hash(identity)} | phi_s
+    names = [target_shard_name(unit) for unit, _ in units]
     manifest = Manifest(
         kind="targets",
         folder=config.out,
-        shards=tuple(listed.values()),
+        shards=_kept(config.out, set(itertools.compress(names, is_packed_f))),
         complete=False,
-        common=common,
+        common={"identity": identity, "identity_hash": content_hash(identity)} | phi_s,
     )
     if config.overwrite:
-        delete_unlisted(config.out, "targets", plan.keys())
+        delete_unlisted(config.out, "targets", set(names))
     # In this order: a manifest must not name a codec (or PHI-S) that is not there yet, and a record
     # must not lie beside a manifest of other targets.
     write_shards_codec(config.out, codec)
     manifest.save()
     record.begin()
-    with reporting(config.out, "pack-targets", stop, units=len(plan), done=len(listed)) as reporter:
-        written = _written(config, source, identity, list(left.values()), stop, reporter=reporter)
-        manifest = list_as_written(manifest, order=list(plan), written=written, stop=stop)
+    done = len(manifest.shards)
+    with reporting(config.out, "pack-targets", stop, units=len(units), done=done) as reporter:
+        left = _left(units, is_packed_f)
+        written = _written(config, source, identity, left, stop, reporter=reporter)
+        manifest = list_as_written(manifest, order=names, written=written, stop=stop)
         counts = {
             "shards": len(manifest.shards),
             "targets": manifest.samples,
@@ -90,16 +94,15 @@ def describe(config: PackTargets) -> None:
     storage.require_writable(config.out)
     require_own_folder(config.out, "target shards")
     source = read_identity(config.targets)
-    plan, there = _plan(config, source), shards_there(config.out)
+    units, there = _units(config, source), shards_there(config.out)
     identity = expected_identity(config, source, there)
-    _record(config, identity, plan).previous_state()
-    listed = _current(config, there, identity, plan)
-    left = [unit for name, unit in plan.items() if name not in listed]
-    units = stored_units(config.targets, left, workers=config.workers)
-    size, targets = ShardSize(identity).units(units), sum(mark.n for _, mark in left)
-    done = len(plan) - len(left)
+    _record(config, identity, units).previous_state()
+    left = _left(units, _packed(config, identity, units))
+    sizes = stored_units(config.targets, left, workers=config.workers)
+    size, targets = ShardSize(identity).units(sizes), sum(mark.n for _, mark in left)
+    done = len(units) - len(left)
     say(f"shards to do: {len(left)}, done: {done}", shards_to_do=len(left), shards_done=done)
-    if not has_phi_s(config, there, identity, plan.values()):
+    if not has_phi_s(config, there, identity, units):
         say("PHI-S is to be fitted", fits_phi_s=True)
     text = f"{bytes_text(size)} in tars and indices, {size / max(1, targets):.0f} a target"
     say_bytes_to_write(config.out, text, size, targets=targets)
@@ -112,38 +115,42 @@ def is_done(config: PackTargets) -> bool:
         MissingDataError, MismatchError: there is no such store, or --out has other targets.
     """
     source = read_identity(config.targets)
-    plan, there = _plan(config, source), shards_there(config.out)
-    identity, units = expected_identity(config, source, there), plan.values()
-    state = _record(config, identity, plan).previous_state()
-    listed = _current(config, there, identity, plan)
+    units, there = _units(config, source), shards_there(config.out)
+    identity = expected_identity(config, source, there)
+    state = _record(config, identity, units).previous_state()
+    is_whole = bool(_packed(config, identity, units).all())
     has_arrays = has_codec(config.out, identity) and has_phi_s(config, there, identity, units)
-    return state == "done" and listed.keys() == plan.keys() and has_arrays
+    return state == "done" and is_whole and has_arrays
 
 
-def _plan(config: PackTargets, source: Identity) -> Plan:
-    """List all shards that there must be: name -> (unit, its mark), view by view."""
-    units = finished_units(
+def _units(config: PackTargets, source: Identity) -> FinishedUnits:
+    """List the units of which there must be a shard, view by view."""
+    return finished_units(
         config.targets,
         source,
         read_store_record(config.targets, source),
         views=config.views,
         allow_unfinished=config.allow_unfinished,
     )
-    return {target_shard_name(unit): (unit, mark) for unit, mark in units}
 
 
-def _current(
-    config: PackTargets, there: ShardsThere | None, identity: Identity, plan: Plan
-) -> dict[str, Shard]:
-    """Return the listed shards of this identity, made from the present units, that may stay."""
-    if config.overwrite or there is None or there.identity != identity:
-        return {}
-    listed, known = listed_shards(config.out, "targets"), content_hash(identity)
-    return {
-        name: listed[name]
-        for name, (unit, mark) in plan.items()
-        if name in listed and listed[name].details == shard_details(unit, mark, known)
-    }
+def _packed(config: PackTargets, identity: Identity, units: FinishedUnits) -> NDArray[np.bool_]:
+    """Tell which units have a shard that may stay."""
+    if config.overwrite:
+        return np.zeros(len(units), np.bool_)
+    return packed_units(config.out, units, identity)
+
+
+def _left(units: FinishedUnits, is_packed_f: NDArray[np.bool_]) -> list[Done]:
+    return [units[number] for number in np.flatnonzero(~is_packed_f).tolist()]
+
+
+def _kept(folder: str, names: Collection[str]) -> tuple[Shard, ...]:
+    """Return the listed shards that stay."""
+    if not names:
+        return ()
+    listed = load_manifest(folder, kind="targets", allow_unfinished=True).shards
+    return tuple(shard for shard in listed if shard.name in names)
 
 
 def _written(
@@ -179,12 +186,12 @@ def _written(
             yield shard
 
 
-def _record(config: PackTargets, identity: Identity, plan: Plan) -> StageRecord:
+def _record(config: PackTargets, identity: Identity, units: FinishedUnits) -> StageRecord:
     return StageRecord(
         url=storage.join(config.out, "pack-targets.json"),
         stage="pack-targets",
         config=config,
         inputs={},
         content=identity,
-        extent={"units": {unit.path: unit_sha256(mark) for unit, mark in plan.values()}},
+        extent={"units": len(units)},
     )

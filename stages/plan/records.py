@@ -1,7 +1,5 @@
 """The bytes of the records that the planned stages will write."""
 
-from collections.abc import Sequence
-
 from milan_pipeline.cli.options import fields_from
 from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.provenance.record import StageRecord
@@ -10,11 +8,10 @@ from milan_pipeline.stages.extract_targets.command import ExtractTargets
 from milan_pipeline.stages.pack_targets.command import PackTargets
 from milan_pipeline.stages.plan.command import PlanTargets
 from milan_pipeline.targets.unit_list import extent_of
-from milan_pipeline.targets.units import Unit
 
 
 def record_bytes(
-    config: PlanTargets, identity: Identity, shards: tuple[Shard, ...], units: Sequence[Unit]
+    config: PlanTargets, identity: Identity, shards: tuple[Shard, ...], units: int
 ) -> tuple[int, int]:
     """Count the bytes of the records of extract-targets and pack-targets."""
     manifest = Manifest(kind="images", folder="", shards=shards)
@@ -38,7 +35,7 @@ def record_bytes(
         config=PackTargets(targets=config.out or "targets.zarr", out=config.out or "targets"),
         inputs={},
         content=identity,
-        extent={"units": {unit.path: "0" * 64 for unit in units}},
+        extent={"units": units},
     )
     targets = max(1, manifest.samples * config.views)
     counts = {"units": 1000, "units_done_now": 1000, "targets": targets, "skipped": 0}

@@ -100,7 +100,7 @@ class PlanReport:
         units = self.units
         store, packed = StoreSize(self.identity), ShardSize(self.identity)
         shards = tuple(shard for shard, _ in self.dataset.shards)
-        records = record_bytes(self.config, self.identity, shards, [unit for unit, _ in units])
+        records = record_bytes(self.config, self.identity, shards, len(units))
         out = self.config.out
         return Bytes(
             store=store.units(units) + store.groups(self.config.views) + records[0],

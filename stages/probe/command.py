@@ -21,6 +21,8 @@ from milan_pipeline.stages.probe.options import (
 from milan_pipeline.stages.shared import inputs
 
 KS, TEMPERATURE = (10, 20, 100, 200), 0.07
+PATCH_KS, PATCH_TEMPERATURE = (30,), 0.02
+"""Of open-hummingbird-eval, whose method --dense follows."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,8 +30,8 @@ class Probe(EncodingOptions, PatchOptions, AttentiveOptions, LinearOptions, Feat
     """Score a frozen encoder: accuracy of k-NN and of linear classifiers on its features.
 
     Both sets of shards need class numbers (.cls). The command prints a table and writes scores.json
-    and answers.npy, which has the class and the answers for each test image. Features are computed
-    once and kept.
+    and answers.npy, which has the class and the answers for each test image; images.txt names
+    these. Features are computed once and kept.
 
     With --dense, patches are scored instead of images. Both sets need masks, as for segment. Each
     patch takes its class from the labelled patches that are most like it, and the command writes
@@ -48,7 +50,8 @@ class Probe(EncodingOptions, PatchOptions, AttentiveOptions, LinearOptions, Feat
         if self.crop_pct is not None and not 0.01 <= self.crop_pct <= 1:
             raise ConfigError(f"--crop-pct {self.crop_pct} is not within 0.01 to 1; try 0.875")
         if self.temperature is not None and self.temperature <= 0:
-            raise ConfigError(f"--temperature {self.temperature} must be above 0; give 0.07")
+            usual = PATCH_TEMPERATURE if self.dense else TEMPERATURE
+            raise ConfigError(f"--temperature {self.temperature} must be above 0; give {usual}")
         self._require_fitting()
         if "none" in self.linear and len(self.linear) > 1:
             raise ConfigError("--linear none is given with others; give it alone or leave it out")
@@ -84,6 +87,18 @@ class Probe(EncodingOptions, PatchOptions, AttentiveOptions, LinearOptions, Feat
             raise ConfigError("--dense needs the number of classes in the masks; give --classes")
         if self.dense and len(self.k) > 1:
             raise ConfigError(f"--k {list(self.k)} with --dense is not one number; give it once")
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """How many neighbours vote, for each score of them."""
+        return self.k or (PATCH_KS if self.dense else KS)
+
+    @property
+    def sharpness(self) -> float:
+        """The temperature of the neighbours' votes."""
+        if self.temperature is not None:
+            return self.temperature
+        return PATCH_TEMPERATURE if self.dense else TEMPERATURE
 
     @property
     def decoders(self) -> int:

@@ -32,9 +32,6 @@ from milan_pipeline.stages.shared.checking import (
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
 from milan_pipeline.stages.shared.scores import scores_table, write_files
 
-NEIGHBOURS, TEMPERATURE = 30, 0.02
-"""Of open-hummingbird-eval."""
-
 
 @dataclasses.dataclass(frozen=True)
 class _Inputs:
@@ -86,8 +83,8 @@ def _opened(config: Probe) -> _Inputs:
     tell_of_random_weights(config.encoder, random_init=config.random_init)
     config = dataclasses.replace(
         config,
-        k=config.k or (NEIGHBOURS,),
-        temperature=TEMPERATURE if config.temperature is None else config.temperature,
+        k=config.ks,
+        temperature=config.sharpness,
         precision=settled_precision(config),
     )
     train, val = (open_labelled(place, kind="mask") for place in (config.train, config.val))
@@ -128,7 +125,7 @@ def _scored(inputs: _Inputs, stop: StopRequest) -> Result:
     how = Retrieval(
         classes=config.classes or 0,
         neighbours=config.k[0],
-        temperature=config.temperature or TEMPERATURE,
+        temperature=config.sharpness,
         memory=config.memory,
         seed=config.seed,
         batch=config.batch_size,

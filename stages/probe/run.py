@@ -18,9 +18,9 @@ from milan_pipeline.encoders.names import require_done
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.class_coverage import warnings_of_classes
 from milan_pipeline.evaluate.duplicate_images import copies_of_shards
-from milan_pipeline.evaluate.evaluation_view import CROP_PCT, default_crop_pct
+from milan_pipeline.evaluate.evaluation_view import default_crop_pct
 from milan_pipeline.evaluate.intervals import wilson_of
-from milan_pipeline.evaluate.per_image import ANSWERS
+from milan_pipeline.evaluate.per_image import ANSWERS, NAMES
 from milan_pipeline.evaluate.probe.feature_cache import (
     FeatureCache,
     FeatureSet,
@@ -31,8 +31,8 @@ from milan_pipeline.evaluate.probe.feature_cache import (
 from milan_pipeline.evaluate.probe.features import Labels
 from milan_pipeline.evaluate.probe.scoring import Sets, answers_npy, classify, metrics_of
 from milan_pipeline.evaluate.scores_file import (
-    SCORES,
     Result,
+    has_scores,
     known_metrics,
     require_own_scores,
     write_stage_scores,
@@ -41,12 +41,12 @@ from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import reporting
 from milan_pipeline.shards.manifest import Manifest, load_manifest
-from milan_pipeline.stages.probe.command import KS, TEMPERATURE, Probe
+from milan_pipeline.stages.probe.command import Probe
 from milan_pipeline.stages.probe.kept import kept_of
-from milan_pipeline.stages.probe.scorers import attend, attentive_of, classifiers_of
+from milan_pipeline.stages.probe.scorers import attend, attentive_of, classifiers_of, scored_view
 from milan_pipeline.stages.shared.checking import tell_of_random_weights
 from milan_pipeline.stages.shared.dry_run import say_bytes_to_write
-from milan_pipeline.stages.shared.scores import scores_table
+from milan_pipeline.stages.shared.scores import scores_table, write_files
 from milan_pipeline.stages.shared.training import training_precision
 
 SCORES_BYTES = 3000  # of scores and record, if few images are unreadable
@@ -96,8 +96,8 @@ def dry_run(config: Probe) -> None:
         )
         * manifest.samples
         for name, manifest, views in (
-            ("train", train, dict.fromkeys([_scored(config), *_train_views(config)])),
-            ("test", test, [_scored(config)]),
+            ("train", train, dict.fromkeys([scored_view(config), *_train_views(config)])),
+            ("test", test, [scored_view(config)]),
         )
     }
     said = f"images to encode: {left['train']} to learn from, {left['test']} to score on"
@@ -108,7 +108,7 @@ def dry_run(config: Probe) -> None:
         again += f"than --attentive-memory, about {passes} times"
     say(said + again, images_to_encode=left)
     trained = config.attentive + sum(name != "none" for name in config.linear)
-    columns = 1 + len(config.k or KS) + trained
+    columns = 1 + len(config.ks) + trained
     size = SCORES_BYTES + ANSWER_BYTES * columns * test.samples
     text = f"about {bytes_text(size)} and, for each image to encode, 8 times the encoder's width"
     say_bytes_to_write(config.folder, text, size)
@@ -121,8 +121,8 @@ def _settled(config: Probe) -> Probe:
     return dataclasses.replace(
         config,
         crop_pct=default_crop_pct(size) if config.crop_pct is None else config.crop_pct,
-        k=config.k or KS,
-        temperature=TEMPERATURE if config.temperature is None else config.temperature,
+        k=config.ks,
+        temperature=config.sharpness,
         precision=settled_precision(config),
     )
 
@@ -133,16 +133,11 @@ def settled_precision(config: Probe) -> str:
     return training_precision(chosen, pick_device(config.device)) if chosen == "auto" else chosen
 
 
-def _scored(config: Probe) -> View:
-    """Return the evaluation view, which is scored and which k-NN takes its neighbours from."""
-    return View(crop_pct=config.crop_pct or CROP_PCT)
-
-
 def _train_views(config: Probe) -> list[View]:
     """List the views that the linear classifiers are trained on."""
     trained = {"official", "sweep"} & set(config.linear)
     if not trained or config.train_views == 1:
-        return [_scored(config)]
+        return [scored_view(config)]
     return [View(number=number, seed=config.seed) for number in range(config.train_views)]
 
 
@@ -205,7 +200,7 @@ def is_done(config: Probe, record: StageRecord) -> bool:
     """Tell whether these scores are there already and may stay; if so, say it."""
     require_own_scores(record)
     done = not config.overwrite and record.previous_state() == "done"
-    done = done and storage.exists(storage.join(config.folder, SCORES))
+    done = done and has_scores(config.folder)
     if done:
         say_nothing_to_do(config.folder, "the scores are there", **known_metrics(config.folder))
     return done
@@ -218,9 +213,10 @@ def _write(
     answers: dict[str, Labels],
     details: dict[str, Any],
 ) -> Result:
-    """Write answers.npy and scores.json."""
+    """Write answers.npy, images.txt and scores.json."""
     truth_N, bad = sets.test.labels_N, [*sets.train.bad, *sets.test.bad]
-    storage.put_bytes(storage.join(config.folder, ANSWERS), answers_npy(answers, truth_N))
+    files = {ANSWERS: answers_npy(answers, truth_N), NAMES: sets.test.names}
+    write_files(config.folder, files)
     counts = {"train": len(sets.train.labels_N), "test": len(truth_N)}
     extras = {"pool": config.pool, **counts, "bad": bad, **details}
     metrics = metrics_of(answers, truth_N)
@@ -256,7 +252,7 @@ def _sets(
     )
     train, test = (
         _within_budget(
-            config, cache.get(manifest, _scored(config), what=f"probe: {name}"), manifest
+            config, cache.get(manifest, scored_view(config), what=f"probe: {name}"), manifest
         )
         for manifest, name in zip(manifests, ("train", "test"), strict=True)
     )
@@ -264,7 +260,7 @@ def _sets(
     views = _train_views(config)
 
     def view(number: int) -> FeatureSet:
-        if views[number] == _scored(config):
+        if views[number] == scored_view(config):
             return train
         return cache.get(manifests[0], views[number], what=f"probe: view {number}")
 

@@ -11,14 +11,13 @@ from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.encoders.frozen import FrozenEncoder
 from milan_pipeline.errors import DataError
-from milan_pipeline.evaluate.evaluation_view import CROP_PCT
 from milan_pipeline.evaluate.probe.attentive import Choice, attentive_answers, choose_rate
-from milan_pipeline.evaluate.probe.feature_cache import FeatureSet
+from milan_pipeline.evaluate.probe.feature_cache import FeatureSet, View
 from milan_pipeline.evaluate.probe.features import Labels
 from milan_pipeline.evaluate.probe.patches import PatchSource
 from milan_pipeline.evaluate.probe.protocols import Attentive, OfficialLinear, Sweep
 from milan_pipeline.evaluate.probe.scoring import Classifiers, Sets
-from milan_pipeline.stages.probe.command import TEMPERATURE, Probe
+from milan_pipeline.stages.probe.command import Probe
 from milan_pipeline.stages.probe.kept import Kept
 
 GB = 10**9
@@ -43,11 +42,16 @@ def classifiers_of(config: Probe, device: str) -> Classifiers:
     )
     return Classifiers(
         ks=config.k,
-        temperature=config.temperature or TEMPERATURE,
+        temperature=config.sharpness,
         logistic="logistic" in config.linear,
         official=official if "official" in config.linear else None,
         sweep=sweep if "sweep" in config.linear else None,
     )
+
+
+def scored_view(config: Probe) -> View:
+    """Return the evaluation view, which is scored and which k-NN takes its neighbours from."""
+    return View() if config.crop_pct is None else View(crop_pct=config.crop_pct)
 
 
 def attentive_of(config: Probe) -> Attentive:
@@ -89,7 +93,7 @@ def attend(
             table=open_labelled(place, kind="class"),
             bad=found.bad,
             encoder=encoder,
-            crop_pct=config.crop_pct or CROP_PCT,
+            crop_pct=scored_view(config).crop_pct,
             batch_size=config.batch_size,
             workers=config.decoders,
             memory=memory,

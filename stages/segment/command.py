@@ -1,6 +1,7 @@
 """`milan-pipeline segment`: an encoder + images and masks -> a segmenter and its mIoU."""
 
 import dataclasses
+from typing import ClassVar
 
 from milan_pipeline.cli.commands import lazily, stage_command
 from milan_pipeline.cli.options import count, option
@@ -190,6 +191,12 @@ class Segment(LabelledOptions):
         group="Scoring",
     )
     eval_every: int = count(16_000, "steps", group="Scoring", help="Steps between evaluations.")
+
+    scored_by: ClassVar[tuple[str, ...]] = (
+        *LabelledOptions.scored_by,
+        *("classes", "ignore_index", "reduce_zero_label", "head", "channels"),
+        *("image_size", "short_side", "long_side", "evaluate", "stride", "multi_scale"),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

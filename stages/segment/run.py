@@ -46,7 +46,9 @@ def train(config: Segment, process: Process) -> None:
         Segmentation(model, recipe, rank=world.rank),
         MaskedViews(planned.views, labels_of(config)),
         evaluator_of(config, model, description, planned.val),
-        write=lambda name, state: write_segmenter(config.folder, name, state, description),
+        write=lambda name, state, about: write_segmenter(
+            config.folder, name, state, description, about
+        ),
         is_due=lambda step: step % config.eval_every == 0,
     )
 

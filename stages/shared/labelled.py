@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
-from milan_pipeline import storage
 from milan_pipeline.cluster.world import World
 from milan_pipeline.core.console import say, say_nothing_to_do
 from milan_pipeline.data.labelled import Kind, LabelledTable, open_labelled
@@ -14,8 +13,8 @@ from milan_pipeline.data.order import OrderConfig
 from milan_pipeline.encoders.backbone import Backbone
 from milan_pipeline.encoders.load import fingerprint, load_backbone
 from milan_pipeline.evaluate.scores_file import (
-    SCORES,
     Result,
+    has_scores,
     require_own_scores,
     write_stage_scores,
 )
@@ -73,7 +72,7 @@ class LabelledPlan(TrainingPlan[LabelledT]):
         previous, folder = read_record(self.record.url), self.config.folder
         known = previous is not None and previous["extent"].get("val") == self.val.source
         # Lost scores are written again, if there are weights to go on from.
-        there = storage.exists(str(folder / SCORES)) or newest_checkpoint(folder) is None
+        there = has_scores(str(folder)) or newest_checkpoint(folder) is None
         return super().is_done and known and there
 
     @property
@@ -199,7 +198,7 @@ def train_labelled(
     views: Callable[..., Any],
     evaluator: Evaluator,
     *,
-    write: Callable[[str, Mapping[str, Tensor]], None],
+    write: Callable[[str, Mapping[str, Tensor], Mapping[str, Any]], None],
     is_due: Callable[[int], bool],
 ) -> None:
     """Train to the last step, score the model on the way, and write weights and scores.
@@ -210,7 +209,7 @@ def train_labelled(
         task: what is trained.
         views: turns samples into examples; see `stream.batches`.
         evaluator: scores the task's model.
-        write: writes weights under a name into the run folder.
+        write: writes weights under a name into the run folder; see `Validation`.
         is_due: whether to score the model after a step.
     """
     config, world = planned.config, process.world
@@ -261,8 +260,7 @@ def evaluate_as_planned(planned: EvaluationPlan[Any], process: Process) -> None:
     """Score a trained model, together with the other processes."""
     config, record, world = planned.config, planned.record, process.world
     require_own_scores(record)
-    scored = storage.exists(storage.join(config.out, SCORES))
-    if record.previous_state() == "done" and scored:
+    if record.previous_state() == "done" and has_scores(config.out):
         if world.leads:
             say_nothing_to_do(config.out, "the scores are there")
         return

@@ -2,10 +2,12 @@
 
 import dataclasses
 from pathlib import Path
+from typing import ClassVar
 
 from milan_pipeline.cli.options import option
 from milan_pipeline.encoders.names import require_there
 from milan_pipeline.errors import ConfigError
+from milan_pipeline.provenance.record import config_by_role
 from milan_pipeline.stages.shared import common_options as common
 from milan_pipeline.stages.shared import inputs
 from milan_pipeline.stages.shared.training_options import TrainingOptions
@@ -72,6 +74,9 @@ class LabelledOptions(TrainingOptions):
         "Start from a run that is not finished.", group="Encoder"
     )
 
+    scored_by: ClassVar[tuple[str, ...]] = ("encoder", "precision", "eval_only")
+    """The options that the scores of --eval-only depend on."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.train is None and not self.eval_only:
@@ -80,6 +85,11 @@ class LabelledOptions(TrainingOptions):
             raise ConfigError(
                 f"--eval-only scores a trained model, and --encoder {self.encoder!r} is no "
                 ".safetensors file; give RUN/best.safetensors"
+            )
+        if self.eval_only and self.random_init:
+            raise ConfigError(
+                "--random-init draws weights, and --eval-only scores those of --encoder; leave one "
+                "of them out"
             )
         if not self.layer_decay:
             raise ConfigError(
@@ -90,6 +100,12 @@ class LabelledOptions(TrainingOptions):
             raise ConfigError(
                 f"--label-fraction {self.label_fraction} is not within 0 to 1; give 1 for all"
             )
+
+    @property
+    def idle_options(self) -> tuple[str, ...]:
+        """The options of training, which change nothing where nothing is trained."""
+        content = config_by_role(self)["content"] if self.eval_only else {}
+        return tuple(name for name in content if name not in self.scored_by)
 
     @property
     def scans(self) -> Path:

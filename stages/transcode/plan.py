@@ -56,10 +56,10 @@ class Plan(NamedTuple):
     def left(self, out: str, identity: Identity) -> dict[Unit, str]:
         """Return which units must be done in a store of an identity, and why."""
         marks, wanted = read_marks(out, self.views), content_hash(identity)
-        reasons = {
-            unit: why_not_transcoded(unit, marks, wanted, source) for unit, source in self.units
-        }
-        return {unit: reason for unit, reason in reasons.items() if reason is not None}
+        reasons = (
+            (unit, why_not_transcoded(unit, marks, wanted, source)) for unit, source in self.units
+        )
+        return {unit: reason for unit, reason in reasons if reason is not None}
 
 
 def describe(config: Transcode) -> None:

@@ -74,6 +74,7 @@ def test_a_function_refuses_values_that_have_no_place() -> None:
         ({"epochs": True, "dry_run": True}, "epochs=True is a truth value; give a text, a number"),
         ({"targets": {"a": Path("b")}}, r"targets takes no dictionary; .* as \['a=b'\]"),
         ({"images": object()}, "images takes no object; give a text"),
+        ({"targets": []}, "targets is an empty list; give a value, or leave it out"),
     ],
 )
 def test_a_value_that_no_option_takes_is_refused(options, message) -> None:
@@ -84,8 +85,9 @@ def test_a_value_that_no_option_takes_is_refused(options, message) -> None:
 
 
 def test_lists_may_be_arrays_and_folders_lists(tmp_path: Path) -> None:
-    found = list(running._words(running._command("probe"), {"k": np.array([3, 5]), "label": None}))
-    assert found == ["--k=3", "--k=5"]
+    given = {"k": np.array([3, 5]), "label": None, "attentive": np.bool_(False)}
+    found = list(running._words(running._command("probe"), given))
+    assert found == ["--k=3", "--k=5", "--no-attentive"]
     for folders in ([tmp_path, tmp_path / "b"], [[tmp_path, tmp_path / "b"]]):
         with pytest.raises(mp.errors.MissingDataError, match=f"^{tmp_path} holds no scores.json"):
             mp.compare(*folders)
@@ -113,7 +115,7 @@ CODES = [
 def test_a_stage_that_starts_processes_does_not_end_ours(monkeypatch, code, message) -> None:
     """Another package's stage that ends as one that has waited for its processes."""
 
-    @click.command(params=[click.Option(["--out"])])
+    @click.command(params=[click.Option(["--out"], default="pies")])
     def command(out: str) -> None:
         sys.exit(code)
 
@@ -122,6 +124,7 @@ def test_a_stage_that_starts_processes_does_not_end_ours(monkeypatch, code, mess
     monkeypatch.setattr(running, "installed_stages", lambda: EntryPoints([entry]))
     if message is None:
         assert mp.run_stage("bake", out="cakes").out == "cakes"
+        assert mp.run_stage("bake").out == "pies"  # as by a recipe
     else:
         with pytest.raises(MilanError, match=message):
             mp.run_stage("bake", out="cakes")

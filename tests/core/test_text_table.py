@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milan_pipeline.core.text_table import TextTable
+from milan_pipeline.core.text_table import TextTable, in_order
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
@@ -32,3 +32,15 @@ def test_reading_takes_no_memory() -> None:
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 20_000
+
+
+def test_names_come_in_order_out_of_little_memory() -> None:
+    names = [f"{7 * number % 100}é\udcff.jpg" for number in range(100)] + ["\ue000", "\udcff"]
+    assert list(in_order(names, run=7)) == sorted(names)
+    assert list(in_order([])) == []
+    tracemalloc.start()
+    rest = in_order((f"{number:06d}.jpg" for number in range(20_000)), run=1000)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sum(1 for _ in rest) == 20_000
+    assert kept < peak < 30 * 20_000  # a list of them takes 67 bytes each

@@ -16,7 +16,7 @@ SIZE, WIDTH, CLASSES = 32, 64, 5
 def test_a_batch_is_one_copy_there_and_answered_without_another() -> None:
     model = timm.create_model("test_vit", img_size=SIZE, num_classes=0)
     pixels = torch.zeros(3, SIZE, SIZE, dtype=torch.uint8)
-    views = [DenseView(pixels, pixels[0], "a")] * 4
+    views = [DenseView(pixels, pixels[0], "a", 0)] * 4
     how = Retrieval(
         classes=CLASSES, neighbours=30, temperature=0.02, memory=100, seed=0, batch=4, workers=0,
         stop=StopRequest(),

@@ -124,6 +124,14 @@ def test_settings_that_differ_are_shown():
     assert "| pool=mean k=[1,2] |" in text
 
 
+def test_scores_of_a_trained_model_lack_settings_of_training():
+    trained = {"eval_only": False, "epochs": 3, "crop_pct": 1}
+    contents = [trained, trained | {"mixup": 0}, {"eval_only": True, "crop_pct": 1}]
+    rows = rows_of([result("a", content=each) for each in contents])
+    shown = sorted(sorted(row.settings) for row in rows)
+    assert shown == [["eval_only"], ["eval_only"], ["eval_only", "mixup"]]
+
+
 def test_one_seed_has_no_spread():
     rows = rows_of([result("a")], over_seeds=True)
     assert "| 50.00 (1) |" in to_markdown(rows, over_seeds=True)

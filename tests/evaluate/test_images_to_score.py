@@ -34,6 +34,9 @@ class Noting:
     def key(self, row: int) -> str:
         return f"{row}"
 
+    def name(self, row: int) -> str:
+        return f"{row}"
+
     def lengths(self) -> NDArray[np.int64]:
         return np.full(SAMPLES, self._size)
 

@@ -87,7 +87,7 @@ def test_a_metric_that_is_no_number_is_refused(value, tmp_path):
     document = json.loads((tmp_path / "scores.json").read_text())
     document["metrics"]["linear"] = value
     (tmp_path / "scores.json").write_text(json.dumps(document))
-    with pytest.raises(DataError, match="--overwrite"):
+    with pytest.raises(DataError, match="run its stage again, which writes them anew"):
         read_scores(str(tmp_path))
 
 

@@ -63,7 +63,7 @@ def test_pictures_of_other_formats_are_told_from_other_files(tmp_path):
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch, number):
     touch(tmp_path, "cat/a.jpg", "dog/b.jpg")
-    failing(monkeypatch, "listdir", tmp_path / "cat", number)
+    failing(monkeypatch, "scandir", tmp_path / "cat", number)
     with pytest.raises(StorageError, match=r"cat cannot be listed .*chmod u\+rx"):
         walk_folder(tmp_path)
 
@@ -76,7 +76,7 @@ def test_a_folder_that_cannot_be_entered_is_named(tmp_path, monkeypatch):
         walk_folder(tmp_path)
 
 
-@pytest.mark.parametrize("function", ["listdir", "stat"])
+@pytest.mark.parametrize("function", ["scandir", "stat"])
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
 def test_a_network_file_system_is_asked_again(tmp_path, monkeypatch, function, number):
     touch(tmp_path, "cat/a.jpg")
@@ -102,7 +102,7 @@ def test_a_file_that_may_be_an_image_but_cannot_be_read_is_not_passed_over(tmp_p
 
 def test_a_folder_that_stays_unreadable_ends_the_walk(tmp_path, monkeypatch):
     touch(tmp_path, "cat/a.jpg")
-    failing(monkeypatch, "listdir", tmp_path / "cat", *[errno.EIO] * 100)
+    failing(monkeypatch, "scandir", tmp_path / "cat", *[errno.EIO] * 100)
     with pytest.raises(StorageError, match=r"cat cannot be listed: 13 tries failed"):
         walk_folder(tmp_path)
 
@@ -120,7 +120,7 @@ def test_hidden_folders_are_left_out_file_by_file(tmp_path):
 
 def test_a_hidden_folder_need_not_be_readable(tmp_path, monkeypatch):
     touch(tmp_path, ".Trash-1000/0.jpg", "a.jpg")
-    failing(monkeypatch, "listdir", tmp_path / ".Trash-1000", errno.EACCES)
+    failing(monkeypatch, "scandir", tmp_path / ".Trash-1000", errno.EACCES)
     assert reasons(walk_folder(tmp_path)) == {".Trash-1000": HIDDEN}
 
 

@@ -25,6 +25,11 @@ class Newer(Older):
     shape: tuple[str, ...] = dataclasses.field(default=("flat",), metadata={"role": "content"})
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reads(Older):
+    encoder: str = dataclasses.field(metadata={"role": "content"})
+
+
 def part(folder: Path, threads: int, *, done: bool) -> str | None:
     """Run a part of a stage's work; return the state that it found."""
     options = Computes(threads=threads)
@@ -61,3 +66,20 @@ def test_a_run_of_an_older_version_goes_on_if_a_new_option_has_its_default(tmp_p
     record(Newer(size=3)).require_joinable()
     with pytest.raises(MismatchError, match=r"options\.shape is \['flat'\] there"):
         record(Newer(size=3, shape=("round",))).previous_state()
+
+
+@pytest.mark.parametrize(("weights", "same"), [("abc", True), ("def", False)])
+def test_an_input_that_was_moved_is_the_same_and_another_one_is_not(
+    tmp_path: Path, weights: str, same: bool
+) -> None:
+    def record(options: Reads, weights: str) -> StageRecord:
+        url, inputs = str(tmp_path / "bake.json"), {"encoder": weights}
+        return StageRecord(url=url, stage="bake", config=options, inputs=inputs)
+
+    record(Reads(size=3, encoder="runs/a"), "abc").begin()
+    moved = record(Reads(size=3, encoder="old/a"), weights)
+    if same:
+        assert moved.previous_state() == "running"
+    else:
+        with pytest.raises(MismatchError, match=r"inputs\.encoder is 'abc' there and 'def' here"):
+            moved.previous_state()

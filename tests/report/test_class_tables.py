@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from milan_pipeline.evaluate.per_image import ANSWERS, COUNTS, answers_table, npy
-from milan_pipeline.report.class_tables import class_tables, confusion
+from milan_pipeline.report.class_tables import class_tables, confusion, mistakes
 from milan_pipeline.report.facts import short_key
 from tests.support.runs import result
 
@@ -32,6 +32,12 @@ def test_many_classes_have_their_most_frequent_mistakes(tmp_path: Path) -> None:
     assert [table.anchor for table in class_tables(found, "k\udce4")] == [
         "classes-206f66206be4", "confusion-206f66206be4",
     ]  # fmt: skip
+
+
+def test_thousands_of_classes_take_no_square_of_them(tmp_path: Path) -> None:
+    label_N = np.array([0, 5, 99_999_999, 99_999_999])
+    answer_N = np.array([0, 7, 5, 5])
+    assert mistakes(label_N, answer_N) == [(99_999_999, 5, 2), (5, 7, 1)]
 
 
 def test_a_segmenters_classes_have_their_iou(tmp_path: Path) -> None:

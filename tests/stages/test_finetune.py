@@ -85,6 +85,10 @@ def test_run_folder_is_complete(whole):
     assert (scores["stage"], scores["train"], scores["val"]) == ("finetune", 12, 9)
     answers = np.load(whole / "answers.npy", allow_pickle=False)
     assert accuracy(answers["top1"], answers["label"]) == pytest.approx(scores["metrics"]["top1"])
+    images = (whole / "images.txt").read_text().splitlines()
+    assert [scores["class_names"].index(name.split("/")[0]) for name in images] == (
+        answers["label"].tolist()
+    )
     right = int((answers["top1"] == answers["label"]).sum())
     assert scores["intervals"] == {"top1": list(wilson(right, 9))}
     assert scores["class_names"] == ["blue", "green", "red"]
@@ -99,6 +103,10 @@ def test_timm_makes_the_classifier_again(whole, name):
     assert model.num_classes == 3
     assert description["classes"] == ["blue", "green", "red"]
     assert description["crop_pct"] == 0.875
+    evaluated = rows(whole, "evaluations.jsonl")
+    best = max(evaluated, key=lambda row: row["top1"])
+    of = best if name == "best" else evaluated[-1]
+    assert (description["step"], description["val"]) == (of["step"], of["val"])
 
 
 def test_it_learns(whole, data, tmp_path):
@@ -198,3 +206,16 @@ def test_training_needs_images_and_scoring_a_classifier(data, tmp_path, capsys):
     assert "--train is missing" in capsys.readouterr().err
     run_cli(*few, *TINY_VIT, "--eval-only", code=2)
     assert "'timm:test_vit' is no .safetensors file" in capsys.readouterr().err
+
+
+def test_scoring_alone_has_the_classifiers_size_and_weights(whole, data, tmp_path, capsys):
+    few = ("finetune", "--eval-only", "--encoder", whole / "best.safetensors", "--val", data[1])
+    words = (*few, "--out", tmp_path, "--workers", 0)
+    run_cli(*words, "--image-size", 64, code=2)
+    assert "--image-size 64 is not that of --encoder" in capsys.readouterr().err
+    run_cli(*words, "--random-init", code=2)
+    assert "--random-init draws weights, and --eval-only scores" in capsys.readouterr().err
+    run_cli(*words, "--epochs", 7)  # as a recipe may have it
+    assert list(record(tmp_path, "scores.json")["content"]) == [
+        "precision", "encoder", "eval_only", "crop_pct",
+    ]  # fmt: skip

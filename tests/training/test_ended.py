@@ -1,10 +1,13 @@
 """When a run has ended: its weights are there, or no rerun could write them."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import torch
+from safetensors.torch import save
 
 from milan_pipeline.errors import DataError, MissingDataError
 from milan_pipeline.provenance.run_state import write_state
@@ -32,24 +35,35 @@ class Run:
             scores = {"top1": 50.0 if step == best_step else 40.0}
             self.evaluations.add(step, scores, lambda: None)
         for name in EXPORTS:
-            for ending in ("safetensors", "json"):
-                (folder / f"{name}.{ending}").touch()
+            (folder / f"{name}.safetensors").write_bytes(save({"w": torch.zeros(3)}))
+            (folder / f"{name}.json").write_text('{"mean": [0]}')
         saved(folder, [3])
 
     def has_ended(self) -> bool:
         return has_ended(cast(Any, Record()), self.folder, 3, EXPORTS, self.evaluations)
 
 
+def cut(path: Path) -> None:
+    """Leave the first half of a file, as a copy that was interrupted does."""
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("lose", [Path.unlink, cut])
 @pytest.mark.parametrize("lost", ["best.json", "best.safetensors"])
 @pytest.mark.parametrize("best_step", [2, 3])
 def test_best_weights_that_no_rerun_writes_are_not_waited_for(
-    lost: str, best_step: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    lost: str,
+    lose: Callable[[Path], None],
+    best_step: int,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     run = Run(tmp_path, best_step)
     assert run.has_ended()
     warn_of_lost_best(tmp_path, run.evaluations, "finetuned", 3)
     assert not caplog.text
-    (tmp_path / lost).unlink()
+    lose(tmp_path / lost)
     assert run.has_ended() is (best_step == 2)
     warn_of_lost_best(tmp_path, run.evaluations, "finetuned", 3)
     assert (f"lost {lost}, of step 2; restore it, or use finetuned" in caplog.text) is (

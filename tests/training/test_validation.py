@@ -52,7 +52,7 @@ def validation_of(evaluator, folder, *, written=None, average=None, val="v", eve
         average=average,
         evaluator=cast(Any, evaluator),
         val=val,
-        write=lambda name, state: written.update({name: float(state["weight"])}),
+        write=lambda name, state, _: written.update({name: float(state["weight"])}),
         last="finetuned",
         scheduled=lambda step: step % every == 0,
         clock=StepClock((2,)),

@@ -6,6 +6,7 @@ A run folder keeps the classifier in files from which timm can build it again.
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 import timm
@@ -133,9 +134,17 @@ class ClassifierDescription:
 
 
 def write_classifier(
-    folder: Path, name: str, state: Mapping[str, Tensor], description: ClassifierDescription
+    folder: Path,
+    name: str,
+    state: Mapping[str, Tensor],
+    description: ClassifierDescription,
+    about: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Write `NAME.safetensors`, which timm's model takes strictly, and `NAME.json`."""
+    """Write `NAME.safetensors`, which timm's model takes strictly, and `NAME.json`.
+
+    `about` stands in the description, too: of which `step` the weights are, and by which `val`
+    images they were chosen.
+    """
     document = {
         "timm": description.arguments,
         "mean": list(description.mean),
@@ -144,7 +153,7 @@ def write_classifier(
         "interpolation": INTERPOLATION,
         "classes": list(description.classes),
     }
-    put_weights(folder, name, state, document)
+    put_weights(folder, name, state, document | dict(about))
 
 
 def read_classifier_description(weights: str) -> ClassifierDescription:

@@ -5,6 +5,7 @@ Legend: B batch, C channels, H height, N images, W width, Y classes; n of N that
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from milan_pipeline.evaluate.classification.model import ClassifierDescription
 from milan_pipeline.evaluate.classification.views import EvaluationViews, ViewConfig
 from milan_pipeline.evaluate.images_to_score import ImagesToScore
 from milan_pipeline.evaluate.intervals import wilson_of
-from milan_pipeline.evaluate.per_image import ANSWERS, answers_table, npy
+from milan_pipeline.evaluate.per_image import ANSWERS, NAMES, answers_table, names_txt, npy
 from milan_pipeline.images.crops import Pixels
 from milan_pipeline.training.partial_scores import PartialScores
 from milan_pipeline.training.validation import evaluating
@@ -50,12 +51,14 @@ class ClassificationScores:
             five classes, among which every class is.
         images: all that can be decoded.
         rows_n: a row for each of these; see `per_image.answers_table`.
+        names_n: of these.
     """
 
     top1: int
     top5: int | None
     images: int
     rows_n: NDArray[np.void] = dataclasses.field(compare=False, repr=False)
+    names_n: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     def per_cent(self) -> dict[str, float]:
         """Return the accuracies in per cent, as tables show them."""
@@ -73,8 +76,8 @@ class ClassificationScores:
         return {"intervals": wilson_of(self.per_cent(), self.images)}
 
     def files(self) -> dict[str, bytes]:
-        """Return the answers as a file; see `per_image`."""
-        return {ANSWERS: npy(self.rows_n)}
+        """Return the answers and the images' names as files; see `per_image`."""
+        return {ANSWERS: npy(self.rows_n), NAMES: names_txt(self.names_n)}
 
 
 @torch.no_grad()
@@ -117,7 +120,8 @@ def score(
             found_N3[[each.number for each in some]] = rows_B3.double()
     # Each image is scored by one process, and its row is 0 in the others.
     total_N3 = images.world.total(found_N3).round().to(torch.int64).numpy()
-    label_n, answer_n, five_n = total_N3[total_N3[:, 0] > 0].T
+    scored_N = total_N3[:, 0] > 0
+    label_n, answer_n, five_n = total_N3[scored_N].T
     if not len(label_n):
         raise DataError(NONE_READABLE)
     return ClassificationScores(
@@ -125,6 +129,7 @@ def score(
         top5=int(five_n.sum()),
         images=len(label_n),
         rows_n=answers_table(label_n - 1, {"top1": answer_n - 1}),
+        names_n=tuple(itertools.compress(images.table.names(), scored_N)),
     )
 
 

@@ -102,6 +102,7 @@ class Retrieval:
             InterruptedRunError: a stop was asked for.
         """
         counts: list[Tensor] = []
+        scored: set[int] = set()
         with contextlib.closing(self._batches(table, show, budget, "look up patches")) as batches:
             for views in batches:
                 patches_BLE = encoded_patches(encoder, views)
@@ -110,13 +111,15 @@ class Retrieval:
                 answers_BSS = self.answers(memory, patches_BLE, labels_BSS.shape[-1])
                 counted_B3Y = counts_between(answers_BSS, labels_BSS.long(), self.classes)
                 counts.append(counted_B3Y.cpu().int())
+                scored.update(view.number for view in views)
         counts_N3Y = torch.cat([torch.zeros(0, 3, self.classes, dtype=torch.int32), *counts])
         if not counts_N3Y.any():
             raise DataError(
                 "no pixel of the masks to score on has a label, all are ignored; give others, or "
                 "another --ignore-index"
             )
-        return SegmentationScores(counts_N3Y.numpy(), table.samples - len(budget.ledger))
+        names = (name for at, name in enumerate(table.names()) if at in scored)
+        return SegmentationScores(counts_N3Y.numpy(), len(scored), tuple(names))
 
     def answers(self, memory: Memory, patches_BLE: Tensor, size: int) -> Tensor:
         """Return the class of each pixel, int64 (B, S, S): shares are enlarged bilinearly.

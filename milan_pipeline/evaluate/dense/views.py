@@ -18,11 +18,12 @@ from milan_pipeline.images.budget import LedgerRow, ledger_row
 
 
 class DenseView(NamedTuple):
-    """A view: uint8 pixels (C, S, S), uint8 labels (S, S), and the key of its image."""
+    """A view: uint8 pixels (C, S, S), uint8 labels (S, S), key and place of its image."""
 
     pixels_CSS: Tensor
     labels_SS: Tensor
     key: str
+    number: int
 
 
 class ShowView:
@@ -56,6 +57,7 @@ class ShowView:
             torch.from_numpy(pixels_SSC.transpose(2, 0, 1).copy()),
             torch.from_numpy(labels_SS),
             str(sample["__key__"]),
+            int(sample["number"]),
         )
 
 

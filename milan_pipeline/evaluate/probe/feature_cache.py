@@ -25,6 +25,7 @@ from milan_pipeline.core.schema import parsed
 from milan_pipeline.encoders.frozen import FrozenEncoder
 from milan_pipeline.errors import ConfigError, MissingDataError
 from milan_pipeline.evaluate.evaluation_view import CROP_PCT
+from milan_pipeline.evaluate.per_image import names_txt
 from milan_pipeline.evaluate.probe.features import (
     Features,
     Labels,
@@ -40,7 +41,7 @@ from milan_pipeline.shards.labels import Label, class_number, require_label
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.sequential import image_member, iterate_shard
 
-FORMAT = 1
+FORMAT = 2
 CROP_SCALE = (0.08, 1.0)
 """Bounds of a random view's share of the image, as in the linear protocols of MAE and MILAN."""
 
@@ -60,12 +61,14 @@ class FeatureSet:
         pools: the kinds of features: "cls" and "mean"; "mean" alone where the encoder
             has no CLS token; "any" where it has no tokens (`pixels`).
         bad: images that could not be read, `{shard, key, reason}`.
+        names: of the others, as `per_image.names_txt` has them.
     """
 
     stored_NF: Features
     labels_N: Labels
     pools: tuple[str, ...]
     bad: tuple[LedgerRow, ...]
+    names: bytes
 
     def pool(self, name: str) -> Features:
         """Return the features of one kind: "cls", "mean" or "both" side by side.
@@ -179,9 +182,17 @@ class FeatureCache:
             show=view.shown(encoder.image_size),
             description=what,
         )
+        lost = {position for position, _ in bad}
+        named = (f"{shard}/{key}" for at, (shard, key) in enumerate(places) if at not in lost)
         rows = ((*places[position], reason) for position, reason in bad)
         ledger = tuple(LedgerRow(shard=shard, key=key, reason=why) for shard, key, why in rows)
-        return FeatureSet(stored_NF=stored_NF, labels_N=labels_N, pools=pools, bad=ledger)
+        return FeatureSet(
+            stored_NF=stored_NF,
+            labels_N=labels_N,
+            pools=pools,
+            bad=ledger,
+            names=names_txt(named),
+        )
 
 
 def features_url(folder: str, identity: dict[str, Any], manifest: Manifest, view: View) -> str:
@@ -212,6 +223,7 @@ def _read(url: str) -> FeatureSet | None:
             labels_N=arrays["labels"],
             pools=tuple(note["pools"]),
             bad=tuple(note["bad"]),
+            names=arrays["names"].tobytes(),
         )
         samples, width = found.stored_NF.shape
         fits = width > 0 and found.labels_N.shape == (samples,)
@@ -227,6 +239,7 @@ def _write(url: str, features: FeatureSet) -> None:
         "features": features.stored_NF,
         "labels": features.labels_N,
         "note": np.frombuffer(note, dtype=np.uint8),
+        "names": np.frombuffer(features.names, dtype=np.uint8),
     }
     data = safetensors.numpy.save(arrays)
     storage.put_bytes(f"{url}.safetensors", data)

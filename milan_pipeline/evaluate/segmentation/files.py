@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NotRequired, TypedDict
 
 import timm
@@ -63,9 +64,17 @@ class SegmenterDescription:
 
 
 def write_segmenter(
-    folder: Path, name: str, state: Mapping[str, Tensor], description: SegmenterDescription
+    folder: Path,
+    name: str,
+    state: Mapping[str, Tensor],
+    description: SegmenterDescription,
+    about: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Write `NAME.safetensors`, strictly the state of `Segmenter`, and `NAME.json`."""
+    """Write `NAME.safetensors`, strictly the state of `Segmenter`, and `NAME.json`.
+
+    `about` stands in the description, too: of which `step` the weights are, and by which `val`
+    images they were chosen.
+    """
     document: dict[str, Any] = {
         "timm": description.arguments,
         "mean": list(description.mean),
@@ -76,7 +85,7 @@ def write_segmenter(
         document["reduce_zero_label"] = description.reduce_zero_label
     if description.classes:
         document["classes"] = list(description.classes)
-    put_weights(folder, name, state, document)
+    put_weights(folder, name, state, document | dict(about))
 
 
 def read_segmenter(weights: str) -> tuple[Segmenter, SegmenterDescription]:

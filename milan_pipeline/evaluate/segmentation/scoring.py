@@ -25,7 +25,7 @@ from milan_pipeline.data.unreadable import NONE_READABLE, RunLedger, readable
 from milan_pipeline.errors import DataError
 from milan_pipeline.evaluate.accuracies import per_cent
 from milan_pipeline.evaluate.images_to_score import ImagesToScore
-from milan_pipeline.evaluate.per_image import COUNTS, npy
+from milan_pipeline.evaluate.per_image import COUNTS, NAMES, names_txt, npy
 from milan_pipeline.evaluate.resampling import (
     RIGHT,
     TRUTH,
@@ -56,10 +56,12 @@ class SegmentationScores:
         counts_N3Y: int32, of each image the pixels of each class that are right, those that are of
             it and those that were taken for it; zeros of images that cannot be decoded.
         images: number of scored images.
+        names_N: of all images.
     """
 
     counts_N3Y: Counts
     images: int
+    names_N: tuple[str, ...] = ()
 
     @functools.cached_property
     def totals(self) -> NDArray[np.int64]:
@@ -102,8 +104,8 @@ class SegmentationScores:
         }
 
     def files(self) -> dict[str, bytes]:
-        """Return the counts of each image as a file; see `per_image`."""
-        return {COUNTS: npy(self.counts_N3Y)}
+        """Return the counts of each image and the images' names as files; see `per_image`."""
+        return {COUNTS: npy(self.counts_N3Y), NAMES: names_txt(self.names_N)}
 
 
 def score(
@@ -137,7 +139,7 @@ def score(
             "no pixel of the masks to score on has a label, all are ignored; give others, or "
             "another --ignore-index"
         )
-    return SegmentationScores(total_N3Y.numpy(), scored)
+    return SegmentationScores(total_N3Y.numpy(), scored, tuple(images.table.names()))
 
 
 def counts_of(some: list[ScoredImage], inference: Inference, classes: int) -> Tensor:

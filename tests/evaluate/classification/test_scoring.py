@@ -16,6 +16,7 @@ from milan_pipeline.evaluate.classification.scoring import score
 from milan_pipeline.evaluate.classification.views import EvaluationViews, ViewConfig
 from milan_pipeline.evaluate.images_to_score import ImagesToScore
 from milan_pipeline.evaluate.intervals import wilson
+from milan_pipeline.evaluate.per_image import ANSWERS, NAMES
 from milan_pipeline.images.crops import Pixels
 from tests.support.labelled import COLOURS, spoil, write_coloured
 from tests.support.processes import run_world
@@ -67,7 +68,8 @@ def test_a_classifier_that_always_says_the_same(pictures):
     assert found.rows_n["label"].tolist() == [0] * 7 + [1] * 7 + [2] * 7
     assert set(found.rows_n["top1"].tolist()) == {1}
     assert found.notes()["intervals"] == {"top1": wilson(7, 21), "top5": wilson(14, 21)}
-    (kept,) = found.files().values()
+    kept, names = (found.files()[name] for name in (ANSWERS, NAMES))
+    assert len(names.splitlines()) == 21
     assert np.load(io.BytesIO(kept))["top1"].tolist() == [1] * 21
 
 

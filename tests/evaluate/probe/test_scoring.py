@@ -16,7 +16,7 @@ from tests.support.labelled import blobs
 
 def sets(stop):
     train, test = (
-        FeatureSet(stored_NF=features, labels_N=labels, pools=("any",), bad=())
+        FeatureSet(stored_NF=features, labels_N=labels, pools=("any",), bad=(), names=b"")
         for features, labels in (blobs(6, spread=0.1, seed=seed) for seed in (1, 2))
     )
     return Sets(train=train, test=test, views=1, view=lambda _: train, stop=stop)

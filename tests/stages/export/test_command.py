@@ -199,6 +199,15 @@ def test_another_decoder_has_no_official_form(run, tmp_path, capsys):
     assert "has the 'linear' decoder" in capsys.readouterr().err
 
 
+def test_several_teachers_have_no_official_form(run, tmp_path, capsys):
+    record = json.loads((run / "config.json").read_text())
+    part = {name: record["inputs"].pop(name) for name in ("identity_hash", "identity")}
+    record["inputs"]["targets"] = {"clip": part, "dino": part}
+    (run / "config.json").write_bytes(record_bytes(record))
+    export(run, "official", tmp_path / "official", code=1)
+    assert "a head for each of its teachers (clip, dino)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

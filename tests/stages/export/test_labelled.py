@@ -91,7 +91,8 @@ def test_the_card_has_figures_with_their_interval_and_where_the_model_is_from(tm
     encoder = str(tmp_path / "first")
     classifier_run(tmp_path / "run")
     inputs = {"encoder": fingerprint(encoder), "train": "9 images"}
-    write_record(tmp_path / "run", "finetune", inputs=inputs, config={"encoder": encoder})
+    more: Any = {"config": {"encoder": encoder}, "content": {"ema_decay": 0.99}}
+    write_record(tmp_path / "run", "finetune", inputs=inputs, **more)
     out = export(tmp_path / "run", "timm", tmp_path / "out")
     card = (out / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: timm\npipeline_tag: image-classification\n")
@@ -99,6 +100,7 @@ def test_the_card_has_figures_with_their_interval_and_where_the_model_is_from(tm
     assert "| top1 | 50.00 | 40.4\u201359.6 |" in card
     for said in ("Images to train on: 9 images", "`finetune`, 7 steps; torch 1.2.3", "CLIP-X, tag"):
         assert said in card
+    assert "Weights: a moving average over the steps of training, with a decay of 0.99" in card
     assert "Licence of the teacher: mit" in card
     assert "Identity of the targets: `abc`" in card
     assert str(tmp_path) not in card

@@ -61,6 +61,10 @@ def test_pixels_tell_colours_apart(options, capsys):
     assert (answers["knn"] == answers["label"]).all()
     assert (answers["linear"] == answers["label"]).all()
     assert np.bincount(answers["label"]).tolist() == [10, 10, 10]
+    images = open_text(options, "images.txt").splitlines()
+    assert (len(images), images[0], images[-1]) == (
+        30, "images-0.tar/0000", "images-1.tar/0029",
+    )  # fmt: skip
     head, row, sure = capsys.readouterr().out.splitlines()
     assert " ".join(head.split()) == (
         "encoder knn@10 % knn@20 % knn@100 % knn@200 % linear % train test skipped"
@@ -68,6 +72,9 @@ def test_pixels_tell_colours_apart(options, capsys):
     assert row.split()[:3] == ["pixels:8", "100.00", "100.00"]
     assert row.split()[-4:] == ["100.00", "60", "30", "0"]
     assert sure.split()[:3] == ["95%", "interval", "88.6\u2013100.0"]
+    (Path(options["out"]) / "scores.json").write_text("{")  # a copy was cut short
+    probe.run(Probe(**options))
+    assert scores(options) == found
     assert found["intervals"]["linear"] == list(wilson(30, 30))
 
 

@@ -47,6 +47,11 @@ def test_scores_and_their_protocol(options, capsys) -> None:
     assert card["resolution"] == card["masks_scored_at"] == "64 x 64 pixels"
     assert card["ignored"] == [255, 0]
     assert (card["neighbours"], card["temperature"]) == (30, 0.02)
+    with pytest.raises(ConfigError, match=r"--temperature 0 must be above 0; give 0\.02"):
+        Probe(**options | {"temperature": 0})
+    images = (Path(options["out"]) / "images.txt").read_text().splitlines()
+    assert (len(images), images == sorted(images)) == (5, True)
+    assert images[0].endswith(".jpg")
     assert card["patches_in_memory"] <= 9 * 64
     head, row, sure = capsys.readouterr().out.splitlines()
     assert "knn-miou@30 %" in head

@@ -81,6 +81,8 @@ def test_run_folder_is_complete(whole):
     assert (card["ignored"], card["training"]["steps"]) == ([255, 0], STEPS)
     counts_n3y = np.load(whole / "counts.npy", allow_pickle=False)
     assert counts_n3y.shape[:2] == (5, 3)
+    images = (whole / "images.txt").read_text().splitlines()
+    assert (len(images), images == sorted(images)) == (5, True)
     miou = 100 * np.nanmean(ious(counts_n3y.sum(axis=0)))
     assert miou == pytest.approx(last["miou"])
     low, high = scores["intervals"]["miou"]
