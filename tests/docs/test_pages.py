@@ -120,7 +120,9 @@ def test_options_and_make_targets_that_are_named_exist() -> None:
     known = set(re.findall(r"--[a-z][a-z-]+", get_args_parser().format_help()))
     known |= set(re.findall(r"--[a-z][a-z-]+", parser_of_study().format_help()))
     known |= {"--workflow-profile"}  # Snakemake's
-    known |= {"--photos", "--cache", "--minutes"}  # of the script that trains the demo's CLIP
+    for script in ("scenes", "train_clip", "train_segmenter"):
+        text = (ROOT / f"workflows/demo/{script}.py").read_text("utf-8")
+        known |= set(re.findall(r'"(--[a-z][a-z-]+)', text))
     for command in commands:
         assert command is not None
         for parameter in command.get_params(context):
