@@ -1,5 +1,6 @@
 """The demo's second teacher: what its training sees, and the weights that are in the repository."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
 from workflows.demo import scenes
 from workflows.demo.compose import SIZE
-from workflows.demo.pool import VIEW, Crop, crop_of, random_crop
+from workflows.demo.pool import VIEW, Crop, crop_of, random_crop, whole_views
 from workflows.demo.train_segmenter import (
     LABELS,
     Recipe,
@@ -21,6 +22,8 @@ from workflows.demo.train_segmenter import (
     read_scenes,
     train,
 )
+
+KEPT = Path(__file__).parents[2] / "workflows/demo/segmenter"
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +76,20 @@ def test_training_writes_an_encoder_that_is_a_teacher(drawn: Path, tmp_path: Pat
     assert train(Recipe(minutes=0, batch=8), *scenes_of, tmp_path)["steps"] == 1
     given = Teacher.load(TeacherSpec(name=f"run:{tmp_path}"))
     assert (given.grid, given.image_size, given.prior) == ((8, 8), VIEW, "cls")
+
+
+def test_the_weights_that_are_kept_know_where_an_object_is(drawn: Path) -> None:
+    """In unseen scenes, patches of an object are more like each other than like the background."""
+    assert sum(path.stat().st_size for path in KEPT.iterdir()) <= 4 << 20
+    assert json.loads((KEPT / "training.json").read_text())["scenes"]["seed"] == 3
+    found = read_scenes(drawn, "test")
+    targets, _ = Teacher.load(TeacherSpec(name=f"run:{KEPT}"))(whole_views(found.pixels))
+    patches = torch.nn.functional.normalize(targets[:, 1:] - targets[:, 1:].mean((0, 1)), dim=-1)
+    masks = torch.from_numpy(found.masks[:, None]).float()
+    objects = torch.nn.functional.adaptive_avg_pool2d((masks > 0).float(), 8).flatten(1)
+    alike, unlike = [], []
+    for tokens, share in zip(patches, objects, strict=True):
+        inside, outside = tokens[share > 0.9], tokens[share == 0]
+        alike.append((inside @ inside.T).mean())
+        unlike.append((inside @ outside.T).mean())
+    assert torch.stack(alike).nanmean() > torch.stack(unlike).nanmean() + 0.5
