@@ -114,7 +114,7 @@ class PretrainPlan(TrainingPlan[Pretrain]):
         if steps < FEW_STEPS:
             warn(
                 f"--epochs {epochs} with --batch-size {self.order.batch} make {steps} steps, and "
-                f"in fewer than {FEW_STEPS} a student learns next to nothing; give more --epochs, "
+                f"in fewer than {FEW_STEPS} a student learns little; give more --epochs, "
                 "or a smaller --batch-size"
             )
         if isinstance(self.data, RunData) and self.config.target_norm == "none":
