@@ -213,8 +213,8 @@ def _compare_with_earlier(
         config=config,
         inputs={"files": source.fingerprint()},
     )
-    listed = listed_shards(config.dest, "images")
-    if not listed and _is_begun(record.url):
+    listed = {} if config.overwrite else listed_shards(config.dest, "images")
+    if not config.overwrite and not listed and _is_begun(record.url):
         # What stopped it may have been mended since, so that its files are others now.
         return record, {}, None
     state = record.previous_state()

@@ -142,6 +142,8 @@ def _words(command: click.Command, options: dict[str, Any]) -> Iterator[str]:
     }
     for name, value in sorted(options.items(), key=lambda item: item[0] in arguments):
         flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, tuple) and not value:
+            continue  # the default of what may be repeated
         if name not in arguments and not list(_flat([value])):
             raise ConfigError(f"{name} is an empty list; give a value, or leave it out")
         for each in map(_plain, _flat([value])):

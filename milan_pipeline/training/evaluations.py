@@ -123,8 +123,8 @@ def _read(path: Path, *, key: str | None = None) -> list[dict[str, Any]]:
             conforming(0.0 if key is None else row.get(key), float)
     except DocumentError as error:
         raise DataError(
-            f"{path} is damaged ({error}); restore it, or delete it to go on without the scores "
-            "that it had"
+            f"{path} is damaged ({error}); restore it, or move it and the run's best.* away to "
+            "go on without the scores that it had"
         ) from error
     return rows
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from milan_pipeline import storage
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, MismatchError
 from milan_pipeline.images.views import ViewPolicy, policy_of
 from milan_pipeline.provenance.identity import Identity, stated_identity
 from milan_pipeline.shards.manifest import MANIFEST_NAME
@@ -24,7 +24,7 @@ def settled_views(config: ExtractTargets) -> ExtractTargets:
     """
     if config.views_from is None:
         return config if config.views else dataclasses.replace(config, views=config.view_count)
-    identity, views = _views_of(config.views_from)
+    identity, views = _views_of(config.views_from, config.views)
     policy = policy_of(identity["view_policy"])
     low, high = policy.scale
     if high != ViewPolicy().scale[1]:
@@ -47,11 +47,20 @@ def settled_views(config: ExtractTargets) -> ExtractTargets:
     )
 
 
-def _views_of(url: str) -> tuple[Identity, int]:
-    """Return what the targets of a store or of shards are, and of how many views."""
+def _views_of(url: str, given: int | None) -> tuple[Identity, int]:
+    """Return what the targets of a store or of shards are, and of how many views.
+
+    Raises:
+        MismatchError: they are not packed to their end, and no number of views was given.
+    """
     if not storage.exists(storage.join(url, MANIFEST_NAME)):
         identity = read_identity(url)
         return identity, read_store_record(url, identity).views
     views = {0}
     manifest, _ = read_totals(url, kind="targets", also=lambda shard: views.add(shard.details.view))
+    if given is None and not manifest.complete:
+        raise MismatchError(
+            f"--views-from {url} is not packed to its end, so how many views it is to have is not "
+            "known; run its pack-targets again, or give --views"
+        )
     return stated_identity(manifest.common, what=url), 1 + max(views)

@@ -34,9 +34,10 @@ class ShardsThere(NamedTuple):
     common: Mapping[str, Any]
 
 
-def shards_there(folder: str) -> ShardsThere | None:
-    """Read what there is to say of the shards in a folder; None if there are none."""
-    if not storage.exists(storage.join(folder, MANIFEST_NAME)):
+def shards_there(config: PackTargets) -> ShardsThere | None:
+    """Read what there is to say of earlier shards; None if there are none, or they are to go."""
+    folder = config.out
+    if config.overwrite or not storage.exists(storage.join(folder, MANIFEST_NAME)):
         return None
     # The shards, of which there may be millions, are checked and not kept.
     common = read_manifest(folder, lambda _: None, kind="targets", allow_unfinished=True).common
@@ -54,7 +55,7 @@ def expected_identity(config: PackTargets, source: Identity, there: ShardsThere 
     spec = _other_codec(config, source)
     if spec is None:
         return source
-    known = None if config.overwrite or there is None else there.identity
+    known = None if there is None else there.identity
     return expected_transcoded(source, spec, known)
 
 

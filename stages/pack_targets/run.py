@@ -47,7 +47,7 @@ def pack(config: PackTargets, stop: StopRequest) -> None:
     storage.require_writable(config.out)
     require_own_folder(config.out, "target shards")
     source = read_identity(config.targets)
-    units, there = _units(config, source), shards_there(config.out)
+    units, there = _units(config, source), shards_there(config)
     # Shards of other targets are refused before a codec is fitted.
     record = _record(config, expected_identity(config, source, there), units)
     record.previous_state()
@@ -94,7 +94,7 @@ def describe(config: PackTargets) -> None:
     storage.require_writable(config.out)
     require_own_folder(config.out, "target shards")
     source = read_identity(config.targets)
-    units, there = _units(config, source), shards_there(config.out)
+    units, there = _units(config, source), shards_there(config)
     identity = expected_identity(config, source, there)
     _record(config, identity, units).previous_state()
     left = _left(units, _packed(config, identity, units))
@@ -115,7 +115,7 @@ def is_done(config: PackTargets) -> bool:
         MissingDataError, MismatchError: there is no such store, or --out has other targets.
     """
     source = read_identity(config.targets)
-    units, there = _units(config, source), shards_there(config.out)
+    units, there = _units(config, source), shards_there(config)
     identity = expected_identity(config, source, there)
     state = _record(config, identity, units).previous_state()
     is_whole = bool(_packed(config, identity, units).all())

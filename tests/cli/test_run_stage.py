@@ -88,6 +88,7 @@ def test_lists_may_be_arrays_and_folders_lists(tmp_path: Path) -> None:
     given = {"k": np.array([3, 5]), "label": None, "attentive": np.bool_(False)}
     found = list(running._words(running._command("probe"), given))
     assert found == ["--k=3", "--k=5", "--no-attentive"]
+    assert list(running._words(running._command("probe"), {"k": ()})) == []  # what is left out
     for folders in ([tmp_path, tmp_path / "b"], [[tmp_path, tmp_path / "b"]]):
         with pytest.raises(mp.errors.MissingDataError, match=f"^{tmp_path} holds no scores.json"):
             mp.compare(*folders)

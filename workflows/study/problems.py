@@ -3,7 +3,16 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from workflows.study.spec import BASELINES, EACH_EPOCH, MEASURING, Codecs, Measure, Options, Study
+from workflows.study.spec import (
+    BASELINES,
+    EACH_EPOCH,
+    MEASURING,
+    Codecs,
+    Measure,
+    Options,
+    Study,
+    slug,
+)
 
 OF_MEASURES = {"encoder": "students", "train": "images", "val": "images", "seed": "seeds"}
 SET_BY: Mapping[str, Mapping[str, str]] = {
@@ -56,6 +65,12 @@ def _unknown_teachers(study: Study) -> Iterator[str]:
     known = study.teachers
     if not known:
         yield "teacher is empty; name one"
+    places = [slug(name) for name in known]
+    if len(known) > 1 and ("" in places or len(set(places)) < len(places)):
+        yield (
+            f"teacher has {', '.join(map(repr, known))}, which are not different names of files; "
+            "give names that differ in letters or digits"
+        )
     for name, student in study.students.items():
         chosen = student.teachers
         if chosen is None:
@@ -101,7 +116,7 @@ def _unused_options(study: Study) -> Iterator[str]:
 
 def _unknown_names(study: Study) -> Iterator[str]:
     """Yield what names a student or a row that is not there."""
-    rows, known = study.rows, {*study.students, *BASELINES, *study.teacher_rows}
+    rows, known = study.rows, {*study.students, "random", *study.teacher_rows}
     if unknown := set(study.names) - known:
         yield f"names has {min(unknown)!r}, which is no student or baseline; correct it"
     for title, measure in study.measures.items():

@@ -271,4 +271,5 @@ def _labelled_images(
             places.append((shard.name, sample.key))
             label = Label(class_number(sample.members))
             require_label(label, "class", sample.key, shard.name)
-            yield sample.members[extension], label.number, f"{shard.name}/{sample.key}"
+            name = f"{storage.basename(shard.name)}/{sample.key}"
+            yield sample.members[extension], label.number, name

@@ -101,13 +101,13 @@ class ArrowTable:
         self, batch: Any, paths: Sequence[str | None], length_n: NDArray[np.int64]
     ) -> Iterator[Row]:
         nothing = [None] * len(paths)
-        labels, captions = (
+        labels, captions, parts = (
             nothing if name is None else batch.column(name).to_pylist()
-            for name in (self.layout.label, self.layout.caption)
+            for name in (self.layout.label, self.layout.caption, self.layout.part)
         )
-        rows = zip(paths, length_n.tolist(), labels, captions, strict=True)
-        for path, length, label, caption in rows:
-            yield Row(path or "", None if length < 0 else length, label, caption)
+        rows = zip(paths, length_n.tolist(), labels, captions, parts, strict=True)
+        for path, length, label, caption, part in rows:
+            yield Row(path or "", None if length < 0 else length, label, caption, part=part)
 
     def _images_of(
         self, batch: Any, buffer: Any, path: Path

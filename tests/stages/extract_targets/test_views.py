@@ -1,5 +1,6 @@
 """Views with changed colours, clean ones for the teacher, and views of another store."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 
 from milan_pipeline.data.order import OrderChoice
 from milan_pipeline.data.viewed_pairs import PairDataset
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, MismatchError
 from milan_pipeline.pretraining.feature_data import open_run_data
+from milan_pipeline.shards.manifest import load_manifest
 from milan_pipeline.stages.extract_targets.command import ExtractTargets
 from milan_pipeline.stages.extract_targets.views import settled_views
 from milan_pipeline.targets.layout import read_identity
@@ -124,6 +126,19 @@ def test_there_are_as_many_views_as_in_the_other_store_unless_another_number_is_
     for place in (target_store, target_shards):
         assert settled_views(options(views_from=str(place))).views == 2
         assert settled_views(options(views_from=str(place), views=3)).views == 3
+
+
+def test_shards_that_are_not_all_packed_do_not_tell_how_many_views_there_are(
+    target_shards: Path, tmp_path: Path
+) -> None:
+    manifest = load_manifest(str(target_shards), kind="targets")
+    part = dataclasses.replace(
+        manifest, folder=str(tmp_path), shards=manifest.shards[:1], complete=False
+    )
+    part.save()
+    with pytest.raises(MismatchError, match="run its pack-targets again, or give --views"):
+        settled_views(options(views_from=str(tmp_path)))
+    assert settled_views(options(views_from=str(tmp_path), views=2)).views == 2
 
 
 def test_clean_views_of_targets_without_colours_are_refused(target_store: Path) -> None:
