@@ -16,9 +16,9 @@ DOORS = {
     "weights_only=False": r"weights_only\s*=\s*False",
     "np.load without allow_pickle=False": r"np\.load\((?!.*\ballow_pickle=False)",
     "allow_pickle=True": r"allow_pickle\s*=\s*True",
-    # `StrictLoader` is a `SafeLoader` that refuses more.
+    # `StrictLoader`, and each `loader` that is one, is a `SafeLoader` that refuses more.
     "YAML that makes objects": r"(?<!tag:)yaml\.(?!safe_load\b|safe_dump\b|YAMLError\b|SafeLoader\b"
-    r"|\w*Node\b|load\(text, StrictLoader\))\w+",
+    r"|\w*Node\b|load\(text, (?:StrictLoader|loader)\))\w+",
     "a tar that is unpacked": r"\.extractall\(|\.extract\(|shutil\.unpack_archive\(",
 }
 

@@ -127,8 +127,9 @@ def test_names_leave_out_the_mark_of_a_folder() -> None:
     class Store:
         protocol = ("s3",)
 
-        def ls(self, path: str, *, detail: bool) -> list[str]:  # noqa: ARG002
-            return [path, f"{path}/", f"{path}/a.json", f"{path}/sub/"]
+        def ls(self, path: str, *, detail: bool) -> list[dict[str, str]]:
+            assert detail
+            return [{"name": n} for n in (path, f"{path}/", f"{path}/a.json", f"{path}/sub/")]
 
     assert File("s3://bucket/folder", Store(), "bucket/folder").names() == {"a.json", "sub"}
 
@@ -137,8 +138,9 @@ def test_names_in_a_page_are_unquoted() -> None:
     class Page:
         protocol = ("http", "https")
 
-        def ls(self, path: str, *, detail: bool) -> list[str]:  # noqa: ARG002
-            return [f"{path}/a%20b.json", f"{path}/sub/", f"{path}/?C=M;O=A"]
+        def ls(self, path: str, *, detail: bool) -> list[dict[str, str]]:
+            assert detail
+            return [{"name": f"{path}/{n}"} for n in ("a%20b.json", "sub/", "?C=M;O=A")]
 
     url = "http://host/folder"
     assert File(url, Page(), url).names() == {"a b.json", "sub"}
