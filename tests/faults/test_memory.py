@@ -11,7 +11,7 @@ from tests.faults.victims import Words
 from tests.support.finetune import TINY_VIT
 from tests.support.pictures import write_picture
 
-FEW, MANY = 5, scaled(200, 40)
+FEW, MANY = scaled(10, 5), scaled(200, 40)
 EACH = 8
 """Pictures in a shard."""
 PADDING = bytes(300_000)
