@@ -213,13 +213,14 @@ def _compare_with_earlier(
         config=config,
         inputs={"files": source.fingerprint()},
     )
-    listed = {} if config.overwrite else listed_shards(config.dest, "images")
-    if not config.overwrite and not listed and _is_begun(record.url):
+    if config.overwrite:
+        record.previous_state()  # refuses the record of another stage
+        return record, {}, None
+    listed = listed_shards(config.dest, "images")
+    if not listed and _is_begun(record.url):
         # What stopped it may have been mended since, so that its files are others now.
         return record, {}, None
     state = record.previous_state()
-    if config.overwrite:
-        return record, {}, None
     if state is None and listed:
         raise ConfigError(f"DEST {config.dest} holds other shards; give another folder")
     return record, listed, state

@@ -23,16 +23,19 @@ from milan_pipeline.targets.marks.columns import NO_ROW, BriefMark, MarkColumns,
 from milan_pipeline.targets.units import NOT_DONE, AnyMark, Unit, view_name, why_undone
 
 
+@dataclasses.dataclass(frozen=True)
 class RecordedShards(Sequence[Shard]):
     """The image shards of an extent; each is made an object when it is asked for.
 
-    Args:
-        extent: what `extent_of` returned.
+    Attributes:
+        names: of the shards, in the manifest's order.
+        sha256: their hashes.
+        samples: how many each holds.
     """
 
-    def __init__(self, extent: Mapping[str, Any]) -> None:
-        self.names, self.sha256 = list(extent["shards"]), list(extent["shards"].values())
-        self._samples: list[int] = extent["samples"]
+    names: list[str]
+    sha256: list[str]
+    samples: list[int]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -46,7 +49,7 @@ class RecordedShards(Sequence[Shard]):
             return [self[each] for each in range(len(self))[number]]
         return Shard(
             name=self.names[number],
-            samples=self._samples[number],
+            samples=self.samples[number],
             bytes=0,
             sha256=self.sha256[number],
             index_sha256="",
@@ -232,4 +235,5 @@ def require_extent(document: Any) -> dict[str, Any]:
 
 def units_of_extent(extent: Mapping[str, Any], views: int) -> UnitList:
     """Rebuild the list of units of the first views from what `extent_of` returned."""
-    return UnitList(RecordedShards(extent), views)
+    names, sha256 = list(extent["shards"]), list(extent["shards"].values())
+    return UnitList(RecordedShards(names, sha256, extent["samples"]), views)

@@ -75,10 +75,9 @@ def settled_phi_s(
         DataError: there are no targets to fit it to, or some are damaged or not finite.
         InterruptedRunError: a stop was asked for.
     """
-    if not (config.phi_s and config.overwrite):
-        known = known_phi_s(config.out, there, identity, units)
-        if known or not config.phi_s:
-            return known
+    known = known_phi_s(config.out, there, identity, units)
+    if known or not config.phi_s:
+        return known
     own = read_store_codec(config.targets, source)
     sample = sample_hash(identity, units)
     return {
