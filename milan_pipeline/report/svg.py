@@ -1,9 +1,11 @@
 """Turns matplotlib's figures into inline SVG: text stays text, colours follow the page's scheme.
 
-Figures are drawn with stand-in colours, each of which becomes a CSS variable of the page.
+Figures are drawn with stand-in colours, each of which becomes a CSS variable of the page. The same
+picture as a file of its own has the page's light colours in it.
 """
 
 import dataclasses
+import importlib.resources
 import io
 import re
 from collections.abc import Callable
@@ -21,6 +23,8 @@ VARIABLES = {TEXT: "--ink", GRID: "--rule"} | {
     colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)
 }
 INCHES = (3.5, 2.5)
+SIZE = 'width="560" height="400"'
+"""Of a file, in pixels; on a page, the page says how large a plot is."""
 STYLE: Any = {
     "svg.fonttype": "none",
     "font.size": 9,
@@ -46,6 +50,15 @@ class Plot:
     title: str
     words: str
     svg: str
+
+    @property
+    def file(self) -> str:
+        """The picture as an SVG file, in the light colours of pages, on white."""
+        css = importlib.resources.files(__package__).joinpath("page.css").read_text("utf-8")
+        colours = "".join(re.findall(r"--[\w-]+: #\w+;", css[: css.index("}")]))
+        head, _, rest = self.svg.partition(">")
+        head = head.replace('aria-hidden="true" focusable="false"', SIZE)
+        return f"{head}><style>svg {{ {colours} background: #fff; }}</style>{rest.strip()}\n"
 
 
 def draw(title: str, words: str, onto: Callable[[Axes], None]) -> Plot:

@@ -3,8 +3,10 @@
 import dataclasses
 import itertools
 import json
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -15,13 +17,14 @@ from milan_pipeline.evaluate.per_image import ANSWERS, answers_table, npy
 from milan_pipeline.evaluate.scores_file import Result, write_scores
 from tests.support.cli import configured
 from workflows.study.__main__ import main
+from workflows.study.mark import write_mark
 from workflows.study.pairs import pairs_of
 from workflows.study.plots import curves_of
 from workflows.study.reading import read_study
 from workflows.study.report import report
 from workflows.study.results import Results, read_results, table_of
 from workflows.study.spec import Arm, Study
-from workflows.study.task_graph import Task, digests, done_tasks, write_mark
+from workflows.study.task_graph import Task, digests, done_tasks
 from workflows.study.tasks import scores_folder, study_tasks
 
 FOLDER = Path(__file__).parents[2] / "workflows" / "study"
@@ -266,7 +269,7 @@ def write_made_up(study: Study, out: Path) -> None:
     tasks = study_tasks(study, out)
     (out / "done").mkdir()
     for name, digest in digests(tasks).items():
-        write_mark(out / "done", name, digest, 2.0)
+        write_mark(out / "done", name, digest, 2.0, 1.0)
 
 
 def read(study: Study, out: Path) -> Results:
@@ -303,6 +306,13 @@ def test_the_report_has_means_spreads_and_pairs_of_what_is_there(
     assert page.count("<svg") == 2
     assert f"18 of {len(tasks)}" in page  # of those whose output is there
     assert ">36<" in page  # seconds
+    assert ">18<" in page  # of CPU time
+    for name in ("k-nn", "linear"):
+        picture = (tmp_path / "plots" / f"{name}.svg").read_text()
+        words = [element.text for element in ET.fromstring(picture).iter()]  # noqa: S314
+        assert {"MILAN, float16, 3 epochs", "pixels", "random", "views"} <= set(words)
+        colours = set(re.findall(r"--[\w-]+(?=: #)", picture))
+        assert {"--ink", "--series-1"} <= set(re.findall(r"(?<=var\()--[\w-]+", picture)) <= colours
 
 
 def test_scores_of_another_study_are_left_out_and_damaged_marks_are_none(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from workflows.study.mark import read_mark, write_mark
 from workflows.study.snakefile import snakefile
 from workflows.study.task_graph import (
     Task,
@@ -17,7 +18,6 @@ from workflows.study.task_graph import (
     is_done,
     locked,
     run_tasks,
-    write_mark,
 )
 
 
@@ -34,6 +34,8 @@ def test_tasks_run_after_what_they_need_and_add_to_their_logs(tmp_path: Path) ->
     ]  # fmt: skip
     for part in range(2):
         run_tasks(tasks, logs=tmp_path / "logs", marks=tmp_path / f"done-{part}", jobs=2)
+        times = read_mark(tmp_path / f"done-{part}", "second")
+        assert times["cpu_seconds"] > 0
     assert two.exists()
     assert (tmp_path / "logs" / "first.log").read_text().split() == ["hello", "hello"]
 
@@ -130,6 +132,6 @@ def test_marks_of_commands_that_have_changed_are_removed(tmp_path: Path) -> None
     """Snakemake looks at the files alone."""
     old = [Task(name=name, command=("milan", name)) for name in "ab"]
     for name, digest in digests(old).items():
-        write_mark(tmp_path, name, digest, None)
+        write_mark(tmp_path, name, digest)
     drop_stale_marks([old[0], Task(name="b", command=("milan", "other"))], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

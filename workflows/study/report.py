@@ -1,4 +1,4 @@
-"""What a study found: study.md, study.json and the page study.html, of all that is there."""
+"""What a study found: study.md, study.json, plots/ and the page study.html, of what is there."""
 
 import json
 import os
@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from milan_pipeline.report.page import Page, Table, render
+from milan_pipeline.report.svg import Plot
+from workflows.study.mark import read_mark
 from workflows.study.pairs import Pair, pairs_of
 from workflows.study.plots import plots_of
 from workflows.study.results import Table as Cells
 from workflows.study.results import markdown, read_results, table_of
-from workflows.study.spec import Arm, Study
-from workflows.study.task_graph import Task, done_tasks, read_mark
+from workflows.study.spec import Arm, Study, slug
+from workflows.study.task_graph import Task, done_tasks
 
 
 def report(study: Study, out: Path, *, marks: Path, tasks: Collection[Task]) -> str:
@@ -41,7 +43,12 @@ def report(study: Study, out: Path, *, marks: Path, tasks: Collection[Task]) -> 
     (out / "study.md").write_text(text, encoding="utf-8")
     document = document_of(study, table, pairs)
     (out / "study.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    page = _page(study, out, table, pairs, _facts(study, marks, done, len(tasks)))
+    plots = plots_of(study, table)
+    (out / "plots").mkdir(exist_ok=True)
+    for plot in plots:
+        (out / "plots" / f"{slug(plot.title)}.svg").write_text(plot.file, encoding="utf-8")
+    facts = _facts(study, marks, done, len(tasks))
+    page = _page(study, out, (table, pairs, plots), facts)
     (out / "study.html").write_text(render(page), encoding="utf-8")
     return text
 
@@ -92,7 +99,8 @@ def _settings(row: Arm | str) -> dict[str, Any]:
 
 def _facts(study: Study, marks: Path, done: Collection[Task], tasks: int) -> list[tuple[str, str]]:
     """Return what the page says of how the figures came about."""
-    seconds = sum(read_mark(marks, task.name).get("seconds") or 0 for task in done)
+    read = [read_mark(marks, task.name) for task in done]
+    seconds, cpu = (sum(mark.get(key) or 0 for mark in read) for key in ("seconds", "cpu_seconds"))
     scenes, images = study.images.scenes, study.images
     source = f"{images.train}; {images.test}"
     if scenes is not None:
@@ -100,6 +108,7 @@ def _facts(study: Study, marks: Path, done: Collection[Task], tasks: int) -> lis
     return [
         ("commands done", f"{len(done)} of {tasks}"),
         ("seconds of the last part of each command, added up", f"{seconds:.0f}"),
+        ("seconds of CPU time in them", f"{cpu:.0f}"),
         ("cores of this machine", str(os.cpu_count())),
         ("images to learn from; to score on", source),
         ("teacher", "; ".join(study.teachers.values())),
@@ -108,8 +117,12 @@ def _facts(study: Study, marks: Path, done: Collection[Task], tasks: int) -> lis
 
 
 def _page(
-    study: Study, out: Path, table: Cells, pairs: list[Pair], facts: list[tuple[str, str]]
+    study: Study,
+    out: Path,
+    found: tuple[Cells, list[Pair], list[Plot]],
+    facts: list[tuple[str, str]],
 ) -> Page:
+    table, pairs, plots = found
     titles = list(study.measures)
     seeds = len(study.seeds)
     words = f"Per cent, mean ± sample standard deviation over {seeds} seeds." if seeds > 1 else ""
@@ -142,7 +155,7 @@ def _page(
         highlights=[],
         facts=[("study", facts)],
         notes=study.notes,
-        plots=plots_of(study, table),
+        plots=plots,
         plots_title="Plots",
         plots_words="Means over seeds; whiskers are the standard deviation over seeds.",
         tables=tables,

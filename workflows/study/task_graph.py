@@ -7,17 +7,18 @@ from what it has, or says "nothing to do".
 
 import contextlib
 import fcntl
-import json
 import os
+import resource
 import subprocess
 import time
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from milan_pipeline.provenance.identity import content_hash
+from workflows.study.mark import read_mark, write_mark
 
 POLL = 0.2  # seconds between looks at the commands that run
 PATIENCE = 30.0  # what a stopped command started may outlast it by a moment
@@ -93,15 +94,6 @@ def drop_stale_marks(tasks: Iterable[Task], marks: Path) -> None:
             (marks / f"{task.name}.json").unlink(missing_ok=True)
 
 
-def read_mark(marks: Path, name: str) -> dict[str, Any]:
-    """Return what `write_mark` wrote of a task; empty if there is nothing, or it is damaged."""
-    try:
-        mark = json.loads((marks / f"{name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return mark if isinstance(mark, dict) else {}
-
-
 def run_tasks(
     tasks: Iterable[Task],
     *,
@@ -143,25 +135,17 @@ def run_tasks(
             waiting.sort(key=preference.index)
             while waiting and len(running) < jobs:
                 running.append(_start(by_name[waiting.pop(0)], logs, environment or {}))
-            ended = [one for one in running if one.process.poll() is not None]
-            for one in ended:
+            ended = [(one, cpu) for one in running if (cpu := _cpu_of_ended(one)) is not None]
+            for one, cpu in ended:
                 running.remove(one)
                 _require_success(one, logs)
                 finished += 1
                 seconds = time.monotonic() - one.began
-                write_mark(marks, one.task.name, digest_of[one.task.name], seconds)
+                write_mark(marks, one.task.name, digest_of[one.task.name], seconds, cpu)
                 print(f"[{finished}/{len(by_name)}] {one.task.name}: {seconds:.0f} s", flush=True)
                 sorter.done(one.task.name)
             if running and not ended:
                 time.sleep(POLL)
-
-
-def write_mark(marks: Path, name: str, digest: str, seconds: float | None) -> None:
-    """Note that a task is done, and how long its last part took."""
-    mark = {"digest": digest, "seconds": None if seconds is None else round(seconds, 1)}
-    part = marks / f"{name}.part"
-    part.write_text(json.dumps(mark) + "\n", encoding="utf-8")
-    part.replace(marks / f"{name}.json")
 
 
 def _sorter(by_name: Mapping[str, Task]) -> TopologicalSorter[str]:
@@ -223,6 +207,20 @@ def _start(task: Task, logs: Path, environment: Mapping[str, str]) -> _Running:
             close_fds=False,  # so that `locked` lasts as long as the command
         )
     return _Running(task, process, time.monotonic())
+
+
+def _cpu_of_ended(one: _Running) -> float | None:
+    """Return the CPU seconds of a command and of all that it started; None while it runs.
+
+    The system adds them to this process's children's when it is asked whether the command ended.
+    """
+    before = _cpu_of_children()
+    return None if one.process.poll() is None else _cpu_of_children() - before
+
+
+def _cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _require_success(one: _Running, logs: Path) -> None:
