@@ -81,7 +81,7 @@ def _over_views(title: str, curves: Mapping[str, Curve], levels: Mapping[str, Ce
             axes.legend(fontsize="small")
 
     last = {name: points[-1][1] for name, points in curves.items()}
-    return draw(title, _words(title, last | levels), onto)
+    return draw(title, _words(title, last | dict(levels)), onto)
 
 
 def _bars(title: str, cells: Mapping[str, Cell]) -> Plot:
