@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks.scale import FIXED
+from benchmarks.scale import NO_WORLD
 from benchmarks.scale_rows import ROWS, Sizes
 from benchmarks.scale_world import write_world
 
@@ -25,7 +25,7 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> Sizes:
 def test_a_row(sizes: Sizes, name: str) -> None:
     with ROWS[name](sizes) as (function, bucket):
         function()
-        assert (bucket is None) == (name in FIXED)
+        assert (bucket is None) == (name in NO_WORLD)
         if bucket is not None:
             assert bucket.requests.gets
             assert not bucket.requests.puts  # all is done
