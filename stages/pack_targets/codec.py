@@ -3,19 +3,19 @@
 This is separate from the options since it imports torch, which `--help` must not do.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.codecs.registry import CodecSpec, parse_codec, spec_of
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest
-from milan_pipeline.provenance.identity import Identity, stated_identity, transcoded_identity
-from milan_pipeline.shards.manifest import MANIFEST_NAME, read_manifest
+from milan_pipeline.provenance.identity import Identity, transcoded_identity
 from milan_pipeline.stages.pack_targets.command import PackTargets
 from milan_pipeline.targets.codec_files import CODEC_FILE, read_shards_codec, read_store_codec
 from milan_pipeline.targets.expected_identity import expected_transcoded
+from milan_pipeline.targets.packed import ShardsThere
 from milan_pipeline.targets.transcoding import new_codec
 from milan_pipeline.targets.units import AnyMark, Unit
 
@@ -25,23 +25,6 @@ class Shards(NamedTuple):
 
     identity: Identity
     codec: Codec
-
-
-class ShardsThere(NamedTuple):
-    """What the manifest of earlier shards says of all of them; it is read once, before anything."""
-
-    identity: Identity
-    common: Mapping[str, Any]
-
-
-def shards_there(config: PackTargets) -> ShardsThere | None:
-    """Read what there is to say of earlier shards; None if there are none, or they are to go."""
-    folder = config.out
-    if config.overwrite or not storage.exists(storage.join(folder, MANIFEST_NAME)):
-        return None
-    # The shards, of which there may be millions, are checked and not kept.
-    common = read_manifest(folder, lambda _: None, kind="targets", allow_unfinished=True).common
-    return ShardsThere(stated_identity(common, what=folder), common)
 
 
 def expected_identity(config: PackTargets, source: Identity, there: ShardsThere | None) -> Identity:

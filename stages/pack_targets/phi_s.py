@@ -16,9 +16,9 @@ from milan_pipeline.pretraining.phi_s_file import (
     write_phi_s,
 )
 from milan_pipeline.provenance.identity import Identity
-from milan_pipeline.stages.pack_targets.codec import ShardsThere
 from milan_pipeline.stages.pack_targets.command import PackTargets
 from milan_pipeline.targets.codec_files import read_store_codec
+from milan_pipeline.targets.packed import ShardsThere
 from milan_pipeline.targets.shard_records import layout_of
 from milan_pipeline.targets.units import AnyMark, Unit
 

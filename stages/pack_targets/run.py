@@ -24,7 +24,6 @@ from milan_pipeline.stages.pack_targets.codec import (
     expected_identity,
     has_codec,
     settle,
-    shards_there,
 )
 from milan_pipeline.stages.pack_targets.command import PackTargets
 from milan_pipeline.stages.pack_targets.phi_s import has_phi_s, settled_phi_s
@@ -33,7 +32,7 @@ from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.targets.codec_files import write_shards_codec
 from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.marks.columns import BriefMark
-from milan_pipeline.targets.packed import packed_units
+from milan_pipeline.targets.packed import ShardsThere, read_shards_there
 from milan_pipeline.targets.packing import PackingSpec
 from milan_pipeline.targets.store_record import finished_units, read_store_record
 from milan_pipeline.targets.unit_list import FinishedUnits
@@ -47,14 +46,15 @@ def pack(config: PackTargets, stop: StopRequest) -> None:
     storage.require_writable(config.out)
     require_own_folder(config.out, "target shards")
     source = read_identity(config.targets)
-    units, there = _units(config, source), shards_there(config)
+    units = _units(config, source)
+    there = _shards_there(config, units)
     # Shards of other targets are refused before a codec is fitted.
     record = _record(config, expected_identity(config, source, there), units)
     record.previous_state()
     identity, codec = settle(config, source, there, units, stop)
     record = dataclasses.replace(record, content=identity)
     state = record.previous_state()
-    is_packed_f = _packed(config, identity, units)
+    is_packed_f = _packed(there, identity, units)
     has_arrays = has_codec(config.out, identity) and has_phi_s(config, there, identity, units)
     if is_packed_f.all() and state == "done" and has_arrays:
         say_nothing_to_do(config.out, f"{len(units)} shards are there")
@@ -94,10 +94,11 @@ def describe(config: PackTargets) -> None:
     storage.require_writable(config.out)
     require_own_folder(config.out, "target shards")
     source = read_identity(config.targets)
-    units, there = _units(config, source), shards_there(config)
+    units = _units(config, source)
+    there = _shards_there(config, units)
     identity = expected_identity(config, source, there)
     _record(config, identity, units).previous_state()
-    left = _left(units, _packed(config, identity, units))
+    left = _left(units, _packed(there, identity, units))
     sizes = stored_units(config.targets, left, workers=config.workers)
     size, targets = ShardSize(identity).units(sizes), sum(mark.n for _, mark in left)
     done = len(units) - len(left)
@@ -115,10 +116,11 @@ def is_done(config: PackTargets) -> bool:
         MissingDataError, MismatchError: there is no such store, or --out has other targets.
     """
     source = read_identity(config.targets)
-    units, there = _units(config, source), shards_there(config)
+    units = _units(config, source)
+    there = _shards_there(config, units)
     identity = expected_identity(config, source, there)
     state = _record(config, identity, units).previous_state()
-    is_whole = bool(_packed(config, identity, units).all())
+    is_whole = bool(_packed(there, identity, units).all())
     has_arrays = has_codec(config.out, identity) and has_phi_s(config, there, identity, units)
     return state == "done" and is_whole and has_arrays
 
@@ -134,11 +136,16 @@ def _units(config: PackTargets, source: Identity) -> FinishedUnits:
     )
 
 
-def _packed(config: PackTargets, identity: Identity, units: FinishedUnits) -> NDArray[np.bool_]:
+def _shards_there(config: PackTargets, units: FinishedUnits) -> ShardsThere | None:
+    """Read which shards there are; None if there are none, or they are to go."""
+    return None if config.overwrite else read_shards_there(config.out, units)
+
+
+def _packed(
+    there: ShardsThere | None, identity: Identity, units: FinishedUnits
+) -> NDArray[np.bool_]:
     """Tell which units have a shard that may stay."""
-    if config.overwrite:
-        return np.zeros(len(units), np.bool_)
-    return packed_units(config.out, units, identity)
+    return np.zeros(len(units), np.bool_) if there is None else there.packed(identity)
 
 
 def _left(units: FinishedUnits, is_packed_f: NDArray[np.bool_]) -> list[Done]:
