@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from milan_pipeline import storage
 from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import argument, option
-from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do
+from milan_pipeline.core.console import bytes_text, note, say, say_nothing_to_do
 from milan_pipeline.core.progress import waiting
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
@@ -164,11 +164,17 @@ def _plan(config: ImportCheckpoint) -> _Plan:
     from milan_pipeline.pretraining.masking import kept_count
     from milan_pipeline.training.checkpoints import require_recorded
     from milan_pipeline.weights.import_official import choose_architecture
-    from milan_pipeline.weights.official import require_pretrained, sizes_of
+    from milan_pipeline.weights.official import encoder_within, require_pretrained, sizes_of
 
     require_own_folder(config.out, "run")
     require_recorded(config.folder)
-    state, sha256 = read_weights(config.checkpoint)
+    whole, sha256 = read_weights(config.checkpoint)
+    state, prefix = encoder_within(whole, what=config.checkpoint)
+    if prefix:
+        note(
+            f"the encoder of {config.checkpoint} is what its names begin with {prefix!r}; "
+            f"{len(whole) - len(state)} other tensors are left out"
+        )
     require_pretrained(state, what=config.checkpoint)
     sizes = sizes_of(state, what=config.checkpoint)
     kept_count(sizes.side**2, config.mask_ratio)  # to refuse what load_run would refuse
@@ -199,7 +205,7 @@ def _facts(plan: _Plan) -> dict[str, Any]:
 def _summary(plan: _Plan) -> str:
     sizes = plan.architecture.sizes
     decoder = (
-        "an encoder alone, for probe and export; there is no decoder to go on from"
+        "an encoder alone, to probe, export or begin from"
         if sizes.decoder is None
         else f"with its decoder, {sizes.decoder.depth} blocks of width {sizes.decoder.width}"
     )

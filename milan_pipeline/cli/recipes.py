@@ -183,7 +183,7 @@ def _known_name(key: str, known: list[str], path: Path) -> str:
     name = key.replace("-", "_")
     if name in known:
         return name
-    hint = did_you_mean(key, [each.replace("_", "-") for each in known])
+    hint = did_you_mean(key.lower(), [each.replace("_", "-") for each in known])
     raise ConfigError(f"--config {path} has the unknown key {key!r}{hint}")
 
 
@@ -223,9 +223,10 @@ def _item(where: str, value: Any, kinds: tuple[Any, ...]) -> str:
     if isinstance(value, dict | list) or value is None:
         raise ConfigError(f"{where} has the item {value!r}; put it in quotes, or take it out")
     if isinstance(value, bool) and bool not in kinds:
+        remedy = "put it in quotes" if str in kinds else "give a number"
         raise ConfigError(
             f"{where} is read as {str(value).lower()}, since YAML takes yes, no, on and off for "
-            "truth values; put it in quotes"
+            f"truth values; {remedy}"
         )
     return str(value)
 

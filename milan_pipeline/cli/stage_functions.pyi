@@ -728,7 +728,7 @@ def pretrain(
             for --masking semantic; default: the first of --targets.
         min_scale: Smallest share of an image's area in a view, for --target pixels. For
             features, extract-targets has set it; default: 0.2.
-        init: Run whose newest weights the student starts with; default: random weights.
+        init: Run to begin from, or its encoder.safetensors alone; default: random weights.
         student: The student: timm's name of a ViT with a class token.
         image_size: Side of the student's view, in pixels; default: that of --student, or
             with --patch-size the one that fits the targets' grid.

@@ -17,7 +17,7 @@ from milan_pipeline.provenance.identity import content_hash, own_content, short_
 STAGES = ("probe", "finetune", "segment")
 METRICS = (
     "knn", "linear", "linear-official", "linear-sweep", "attentive", "top1", "top5",
-    "miou", "macc", "aacc",
+    "miou", "macc", "aacc", "knn-miou", "knn-macc", "knn-aacc",
 )  # fmt: skip
 # These have columns of their own, or none.
 NOT_SETTINGS = ("encoder", "random_init", "seed")

@@ -95,7 +95,8 @@ def read_encoder_description(url: str) -> dict[str, Any]:
 
 
 PICKLED = (".pth", ".pt", ".bin")
-NESTS = ("model", "state_dict")
+NESTS = ("model", "state_dict", "module", "teacher")
+"""Of MAE, timm and Lightning, of DeepSpeed, and the one that DINO scores."""
 DEEPEST = 2  # one within the other
 PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)  # float32 holds the others unchanged
@@ -104,7 +105,7 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16)  # float32 holds the oth
 def read_weights(url: str) -> tuple[dict[str, Tensor], str]:
     """Read the tensors of a checkpoint.
 
-    They may lie under `model` or `state_dict`, and all their names may begin with `module.` or
+    They may lie under one of `NESTS`, and all their names may begin with `module.` or
     `_orig_mod.`. Of pickled objects only tensors, plain containers and the
     `argparse.Namespace` of MAE-like checkpoints are allowed.
 

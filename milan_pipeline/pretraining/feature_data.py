@@ -23,6 +23,7 @@ from milan_pipeline.pretraining.teachers import (
     require_distinct,
     require_same_views,
 )
+from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.shards.columns import read_image_columns, read_target_columns
 
 PUBLISHED_BATCH = 4096
@@ -77,6 +78,11 @@ class RunData:
     def inputs(self) -> dict[str, Any]:
         """What the run's record says of its inputs; `identities_of` reads it."""
         return recorded(self.teachers) | {"pairs": self.pairs.fingerprint()}
+
+    @property
+    def identities(self) -> dict[str, Identity]:
+        """What identifies the targets of each teacher, by its name."""
+        return {teacher.name: teacher.identity for teacher in self.teachers}
 
     def target_shape(self, spec: "StudentSpec") -> tuple[tuple[int, int], int]:
         """Return the grid and the width of the targets of all teachers, as a student learns them.

@@ -147,6 +147,33 @@ def require_pretrained(state: Mapping[str, Tensor], *, what: str) -> None:
         )
 
 
+def encoder_within(state: Mapping[str, Tensor], *, what: str) -> tuple[dict[str, Tensor], str]:
+    """Return the encoder whose names all have a prefix, as that of a larger model.
+
+    Args:
+        state: the weights.
+        what: names the file in the error.
+
+    Returns:
+        The weights without that prefix, and it; all of them and "" where names have none.
+
+    Raises:
+        MismatchError: there are several encoders.
+    """
+    last = "pos_embed"
+    ends = (name.removesuffix(last) for name in state if name.endswith(last))
+    found = sorted(p for p in ends if f"{p}cls_token" in state)
+    if not found or "" in found:
+        return dict(state), ""
+    if len(found) > 1:
+        raise MismatchError(
+            f"{what} holds several encoders, under {_listing(found)}; save the weights of one "
+            "alone, best as .safetensors"
+        )
+    prefix = found[0]
+    return {n.removeprefix(prefix): w for n, w in state.items() if n.startswith(prefix)}, prefix
+
+
 def sizes_of(state: Mapping[str, Tensor], *, what: str = "the official state") -> OfficialSizes:
     """Read the sizes of a student from its weights under official names.
 

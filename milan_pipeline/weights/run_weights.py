@@ -1,4 +1,4 @@
-"""Read the weights of a run, for an export or for another run that begins from them."""
+"""Read the weights of a run, for an export, an encoder or another run."""
 
 import hashlib
 import math
@@ -14,8 +14,6 @@ from torch import Tensor
 from milan_pipeline import storage
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError, reason_of
 from milan_pipeline.models.build import StudentSpec
-from milan_pipeline.models.decoder import EmbeddingDecoder
-from milan_pipeline.models.student import Student
 from milan_pipeline.models.vit import CANNOT_BUILD, encoder_arguments
 from milan_pipeline.models.weight_files import (
     EMA_ENCODER,
@@ -29,8 +27,6 @@ from milan_pipeline.storage.checksums import read_checked
 from milan_pipeline.training.checkpoints import AVERAGE, MODEL, newest_checkpoint
 
 ENCODER_PART = "encoder."
-OUTPUT_PART = "decoder.pred."
-"""The last layer of a decoder, which is as wide as the targets."""
 
 
 class RunWeights(NamedTuple):
@@ -58,7 +54,7 @@ def require_finished(run: Path, *, allow_unfinished: bool = False) -> None:
 def student_weights(run: Path) -> RunWeights | None:
     """Read the student of a run's newest whole checkpoint; None where there is no checkpoint."""
     newest = newest_checkpoint(run)
-    return None if newest is None else _read(newest[1] / MODEL)
+    return None if newest is None else read_weights(newest[1] / MODEL)
 
 
 def encoder_weights(run: Path, *, ema: bool = False) -> RunWeights:
@@ -71,7 +67,7 @@ def encoder_weights(run: Path, *, ema: bool = False) -> RunWeights:
     Raises:
         DataError: it is damaged.
     """
-    weights = _read(encoder_file(run, ema=ema))
+    weights = read_weights(encoder_file(run, ema=ema))
     return weights._replace(state=encoder_part(weights.state))
 
 
@@ -181,67 +177,12 @@ def recorded_encoder(run: Path, state: Mapping[str, Tensor]) -> VisionTransforme
     return described_encoder({"timm": arguments})
 
 
-def initial_weights(run: Path) -> RunWeights:
-    """Read what another run may begin from: the newest student or, failing that, the encoder.
+def read_weights(path: Path) -> RunWeights:
+    """Read a file of weights, checked against its hash.
 
     Raises:
-        MissingDataError: there is no run, or it has no weights.
-        MismatchError: it is not done.
-        DataError: its weights are damaged.
+        DataError: it is damaged.
     """
-    require_finished(run)
-    require_student(run)
-    student = student_weights(run)
-    if student is not None:
-        return student
-    encoder = encoder_weights(run)
-    state = {f"{ENCODER_PART}{name}": tensor for name, tensor in encoder.state.items()}
-    return RunWeights(state, encoder.sha256)
-
-
-def initialise(student: Student, run: Path, *, decoder_heads: int) -> None:
-    """Give the student the weights of a run: all of its own, or those of the encoder alone.
-
-    Args:
-        student: changed in place.
-        run: the folder that `--init` names.
-        decoder_heads: of the student; no shape gives the number of heads.
-
-    Raises:
-        MismatchError: a parameter is missing or unknown, its shape differs, or the heads do; the
-            first is named.
-        MissingDataError, DataError: as `initial_weights` and `encoder_description` do.
-    """
-    weights, own = initial_weights(run).state, student.state_dict()
-    alone = all(name.startswith(ENCODER_PART) for name in weights)
-    if alone:
-        own = {name: tensor for name, tensor in own.items() if name.startswith(ENCODER_PART)}
-    here, there = ({n: f"of shape {tuple(t.shape)}" for n, t in s.items()} for s in (own, weights))
-    here["--heads"] = _heads(student.encoder)
-    there["--heads"] = _heads(described_encoder(encoder_description(run)))
-    if not alone and isinstance(student.decoder, EmbeddingDecoder):  # a linear one has no heads
-        content = (read_record(str(run / CONFIG_NAME)) or {"content": {}})["content"]
-        here["--decoder-heads"] = str(decoder_heads)
-        there["--decoder-heads"] = str(content.get("decoder_heads", decoder_heads))
-    for name in sorted(here.keys() | there.keys()):
-        ours, theirs = here.get(name, "missing"), there.get(name, "missing")
-        if ours != theirs:
-            remedy = "give the student the sizes of that run"
-            if name.startswith(OUTPUT_PART):
-                remedy = "give targets as wide as those of that run's teachers together"
-            raise MismatchError(
-                f"--init {run} does not fit the student: {name} is {theirs} there and {ours} "
-                f"here; {remedy}"
-            )
-    student.load_state_dict(weights, strict=not alone)
-
-
-def _heads(encoder: VisionTransformer) -> str:
-    block: Any = encoder.blocks[0]
-    return str(block.attn.num_heads)
-
-
-def _read(path: Path) -> RunWeights:
     state = plain_tensors(str(path), read_checked(str(path)), remedy="train or import anew")
     return RunWeights(state, weights_sha256(str(path)))
 

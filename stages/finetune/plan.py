@@ -33,7 +33,9 @@ from milan_pipeline.stages.shared.checking import (
 )
 from milan_pipeline.stages.shared.labelled import LabelledPlan, open_tables, settled_parts
 from milan_pipeline.stages.shared.training import training_precision, with_frozen_choices
+from milan_pipeline.stages.shared.training_notes import warn_of_rising_rate
 from milan_pipeline.training.checkpoints import require_recorded
+from milan_pipeline.training.optim import BASE_BATCH
 
 PUBLISHED_BATCH = 1024
 
@@ -115,6 +117,7 @@ class FinetunePlan(LabelledPlan[Finetune]):
         tell_of_random_weights(config.encoder, random_init=config.random_init)
         warn_of_equal_sets(self.train, self.val)
         places = (f"--train {config.train}", f"--val {config.val}")
+        warn_of_rising_rate(config.base_lr, config.min_lr, self.order.batch, BASE_BATCH)
         rate = rate_warning(config.base_lr, self.order.batch, self.train.samples)
         for text in [*class_warnings(self.train, self.val, places), *([rate] if rate else [])]:
             warn(text)

@@ -67,10 +67,10 @@ class Pretrain(TrainingOptions):
     )
     init: str | None = option(
         None,
-        help="Run whose newest weights the student starts with; default: random weights.",
+        help="Run to begin from, or its encoder.safetensors alone; default: random weights.",
         role="execution",
         group="Student",
-        look=inputs.run,
+        look=inputs.run_or_encoder,
     )
     student: str = option(
         "vit_base_patch16_224",

@@ -23,7 +23,7 @@ from milan_pipeline.pretraining.feature_data import RunData, open_run_data
 from milan_pipeline.pretraining.pixel_data import PixelData, open_pixel_data
 from milan_pipeline.pretraining.task import PretrainingConfig
 from milan_pipeline.provenance.record import read_record
-from milan_pipeline.provenance.run_state import CONFIG_NAME
+from milan_pipeline.provenance.run_state import CONFIG_NAME, checkpoints_by_step
 from milan_pipeline.stages.pretrain.command import Pretrain
 from milan_pipeline.stages.pretrain.teachers import (
     same_weights,
@@ -39,8 +39,9 @@ from milan_pipeline.stages.shared.training import (
     training_precision,
     with_frozen_choices,
 )
+from milan_pipeline.stages.shared.training_notes import warn_of_idle
 from milan_pipeline.training.checkpoints import require_recorded
-from milan_pipeline.weights.run_weights import initial_weights, initialise
+from milan_pipeline.weights.initial import initial_weights, initialise
 
 WARMUP_SHARE = 0.1
 AVERAGED = "encoder-ema"
@@ -70,8 +71,13 @@ class PretrainPlan(TrainingPlan[Pretrain]):
         spec = StudentSpec.from_content(dataclasses.asdict(config))
         grid, width = data.target_shape(spec)
         student, arguments = build_student(spec, grid=grid, target_width=width, seed=config.seed)
-        if config.init is not None:
-            initialise(student, Path(config.init), decoder_heads=config.decoder_heads)
+        if config.init is not None and not checkpoints_by_step(config.folder):
+            initialise(
+                student,
+                Path(config.init),
+                decoder_heads=config.decoder_heads,
+                teachers=data.identities if isinstance(data, RunData) else {},
+            )
         return student, arguments
 
     @functools.cached_property
@@ -117,6 +123,9 @@ class PretrainPlan(TrainingPlan[Pretrain]):
                 f"in fewer than {FEW_STEPS} a student learns little; give more --epochs, "
                 "or a smaller --batch-size"
             )
+        if self.config.choices()["decoder"] == "linear":
+            sizes = ("decoder_width", "decoder_depth", "decoder_heads")
+            warn_of_idle(sizes, self.config, "with --decoder linear")
         if isinstance(self.data, RunData) and self.config.target_norm == "none":
             warn_of_lost_lengths({t.folder: t.codec.spec.name for t in self.data.teachers})
         if isinstance(self.data, RunData):
@@ -165,11 +174,12 @@ def plan(config: Pretrain, device: torch.device) -> PretrainPlan:
     """
     require_processes(fsdp=config.fsdp, started=is_launched() or config.processes is not None)
     require_recorded(config.folder)
+    config, init = _with_init(config)
     config, data = _settled(config, device)
     # `config.json`, with what must not change between parts of the run.
     inputs = dict(data.inputs)
     if config.init is not None:
-        inputs["init"] = initial_weights(Path(config.init)).sha256
+        inputs["init"] = init or initial_weights(Path(config.init)).sha256
     record = stage_record("pretrain", config, **inputs)
     return PretrainPlan(
         config=config, train=data.samples, order=data.order, record=record, data=data
@@ -203,6 +213,20 @@ def _settled(config: Pretrain, device: torch.device) -> tuple[Pretrain, RunData 
     )
     require_residual(settled, asked=config.precision)
     return settled, data
+
+
+def _with_init(config: Pretrain) -> tuple[Pretrain, str | None]:
+    """Fill in what an earlier part of the run began from, unless it is given.
+
+    Returns:
+        The options; and the hash of these weights as recorded, where there is a checkpoint, so that
+        they need not be there any more.
+    """
+    previous = read_record(storage.join(config.out, CONFIG_NAME))
+    if config.init is not None or previous is None or "init" not in previous["inputs"]:
+        return config, None
+    known = previous["inputs"]["init"] if checkpoints_by_step(config.folder) else None
+    return dataclasses.replace(config, init=previous["config"]["init"]), known
 
 
 def _draws_by_recorded_prior(config: Pretrain) -> bool:

@@ -270,9 +270,15 @@ def _sets(
 def _warn_of_classes(
     config: Probe, train: FeatureSet, test: FeatureSet, names: Sequence[str]
 ) -> None:
-    """Say so where the two sets do not have the same classes."""
+    """Say so where the two sets differ in classes, or features tell nothing apart."""
     learnt, scored = np.unique(train.labels_N), np.unique(test.labels_N)
     places = (f"--train {config.train}", f"--val {config.val}")
+    for place, found in zip(places, (train, test), strict=True):
+        if found.are_alike:
+            warn(
+                f"all features of {place} are alike, so that any score is chance; look at the "
+                "images, and at the weights of --encoder"
+            )
     for text in warnings_of_classes(learnt, scored, what="image", places=places, names=names):
         warn(text)
 

@@ -17,6 +17,7 @@ from milan_pipeline.evaluate.segmentation.task import PUBLISHED_BATCH
 from milan_pipeline.evaluate.segmentation.views import ScaleRule
 from milan_pipeline.stages.segment.command import Segment
 from milan_pipeline.stages.shared.training import training_precision
+from milan_pipeline.stages.shared.training_notes import warn_of_idle
 
 IMAGE_SIZE = 512
 LONG_SIDE = 4  # times the short one: mmsegmentation's 2048 to 512
@@ -34,6 +35,12 @@ def settled(config: Segment, device: torch.device, *, image_size: int = IMAGE_SI
     """
     size, frozen = config.image_size or image_size, config.freeze
     short = config.short_side or size
+    if config.long_side and config.long_side < short:
+        flag = "--image-size" if config.short_side is None else "--short-side"
+        raise ConfigError(
+            f"--long-side {config.long_side} is less than {flag} {short}, which no image would "
+            "have then; give more, or 0 for no limit"
+        )
     unless_given: dict[str, Any] = {
         "drop_path": 0.0 if frozen else 0.1,
         "base_lr": 1e-3 if frozen else 1e-4,
@@ -48,9 +55,18 @@ def settled(config: Segment, device: torch.device, *, image_size: int = IMAGE_SI
     )
 
 
+def warn_of_idle_options(config: Segment) -> None:
+    """Say which options change nothing with others; the options are settled."""
+    if config.evaluate == "whole":
+        usual = max(1, (config.image_size or IMAGE_SIZE) // 2)
+        warn_of_idle({"stride": usual}, config, "with --evaluate whole")
+    if config.head == "linear" and not config.eval_only:
+        warn_of_idle(["channels"], config, "with --head linear")
+
+
 def labels_of(config: Segment) -> Labels:
     """Return what decodes masks."""
-    return Labels(fields_from(LabelConfig, config))
+    return Labels(fields_from(LabelConfig, config, trained=config.eval_only))
 
 
 def class_names(config: Segment) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from milan_pipeline.stages.segment.choices import (
     evaluation_config,
     labels_of,
     settled,
+    warn_of_idle_options,
 )
 from milan_pipeline.stages.segment.command import Segment
 from milan_pipeline.stages.shared.labelled import EvaluationPlan, evaluate_as_planned
@@ -76,6 +77,7 @@ def evaluate_only(config: Segment, process: Process) -> None:
         planned = plan_evaluation(config, process.device, scans=config.scans)
     if process.world.leads:
         warn_of_other_masks(config)
+        warn_of_idle_options(planned.config)
     if planned.record.previous_state() != "done":
         check_scored(planned.config, planned.val, process.world)
     evaluate_as_planned(planned, process)

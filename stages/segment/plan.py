@@ -23,6 +23,7 @@ from milan_pipeline.stages.segment.choices import (
     labels_of,
     scale_rule,
     settled,
+    warn_of_idle_options,
 )
 from milan_pipeline.stages.segment.command import Segment
 from milan_pipeline.stages.shared.checking import (
@@ -32,6 +33,7 @@ from milan_pipeline.stages.shared.checking import (
 )
 from milan_pipeline.stages.shared.labelled import LabelledPlan, open_tables, settled_parts
 from milan_pipeline.stages.shared.training import with_frozen_choices
+from milan_pipeline.stages.shared.training_notes import warn_of_rising_rate
 from milan_pipeline.training.checkpoints import require_recorded
 
 STEPS, WARMUP_STEPS = 160_000, 1500
@@ -136,6 +138,9 @@ class SegmentPlan(LabelledPlan[Segment]):
         """Say what is odd about the images."""
         tell_of_random_weights(self.config.encoder, random_init=self.config.random_init)
         warn_of_equal_sets(self.train, self.val)
+        config = self.config
+        warn_of_rising_rate(config.base_lr or 0.0, config.min_lr, self.order.batch, PUBLISHED_BATCH)
+        warn_of_idle_options(config)
 
     def check(self, world: World) -> None:
         """Look at what would end the run later; see `check.check_masks`."""
@@ -152,6 +157,11 @@ class SegmentPlan(LabelledPlan[Segment]):
         if norms_are_shared(processes, device):
             return
         own, most = self.order.batch // processes, self.config.micro_batch
+        if self.train.samples == 1:
+            raise ConfigError(
+                f"--train {self.config.train} has one image, and BatchNorm needs two in a batch; "
+                "give more"
+            )
         if most == 1 or own % most == 1 or own == 1:
             raise ConfigError(
                 f"--batch-size {self.order.batch} in {processes} processes with --micro-batch "

@@ -8,7 +8,7 @@ from milan_pipeline.evaluate.segmentation.files import write_segmenter
 from milan_pipeline.evaluate.segmentation.task import Segmentation
 from milan_pipeline.evaluate.segmentation.views import MaskedViews
 from milan_pipeline.stages.segment.check import check_scored
-from milan_pipeline.stages.segment.choices import labels_of
+from milan_pipeline.stages.segment.choices import labels_of, warn_of_idle_options
 from milan_pipeline.stages.segment.command import Segment
 from milan_pipeline.stages.segment.evaluate import (
     evaluate_only,
@@ -60,6 +60,7 @@ def describe(config: Segment) -> None:
         scored = plan_evaluation(config, device)
         scored.describe()
         warn_of_other_masks(config)
+        warn_of_idle_options(scored.config)
         if config.check is not None:
             check_scored(scored.config, scored.val, World())
         return

@@ -35,6 +35,11 @@ def run(folder: str) -> None:
     require_ended(Path(folder), allow_unfinished=True)
 
 
+def run_or_encoder(given: str) -> None:
+    """Refuse what is neither a run's folder nor a `.safetensors` file; raises as `run`, `place`."""
+    (place if given.endswith(".safetensors") else run)(given)
+
+
 def image_shards(folder: str) -> None:
     """Refuse what is no folder of image shards; raises as `load_manifest` does."""
     _require_shards(folder, "images")

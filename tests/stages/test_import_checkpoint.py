@@ -135,6 +135,24 @@ def test_an_encoder_alone_says_so_and_has_no_checkpoint(tmp_path, capsys):
     assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
+def test_an_encoder_within_a_larger_model_is_found_by_its_names(tmp_path, capsys):
+    expected = encoder_only(official_weights())
+    backbone = {f"backbone.{name}": w for name, w in expected.items()}
+    teacher = backbone | {"head.last.weight": torch.ones(2, 2)}
+    torch.save({"student": backbone, "teacher": teacher, "epoch": 3}, tmp_path / "dino.pth")
+    run = import_checkpoint(tmp_path / "dino.pth", tmp_path / "run")
+    assert "names begin with 'backbone.'; 1 other tensors are left out" in capsys.readouterr().err
+    found = load_file(run / "encoder.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+    both = {
+        f"{part}.{name}": w.clone() for part in ("query", "key") for name, w in expected.items()
+    }
+    save_file(both, tmp_path / "both.safetensors")
+    import_checkpoint(tmp_path / "both.safetensors", tmp_path / "other", code=1)
+    assert "holds several encoders, under key., query." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("part", [dict, encoder_only], ids=["whole", "encoder"])
 def test_the_encoder_can_be_evaluated_and_drawn_anew(part, tmp_path):
     torch.save(part(official_weights()), tmp_path / "x.pth")

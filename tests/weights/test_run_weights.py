@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
 from milan_pipeline.training.checkpoints import MODEL
+from milan_pipeline.weights.initial import initial_weights
 from milan_pipeline.weights.run_weights import (
     described_encoder,
     encoder_description,
     encoder_weights,
-    initial_weights,
     require_finished,
     student_weights,
 )

@@ -70,6 +70,17 @@ class FeatureSet:
     bad: tuple[LedgerRow, ...]
     names: bytes
 
+    @property
+    def are_alike(self) -> bool:
+        """Whether two or more images have the same features but for rounding; 1,000 are looked at.
+
+        Then the encoder is dead, or the images are blank.
+        """
+        some_NF = self.stored_NF[:: max(1, len(self.stored_NF) // 1000)].astype(np.float64)
+        if len(some_NF) < 2:
+            return False
+        return bool(np.ptp(some_NF, axis=0).max() <= 1e-6 * np.abs(some_NF).max())
+
     def pool(self, name: str) -> Features:
         """Return the features of one kind: "cls", "mean" or "both" side by side.
 

@@ -34,11 +34,13 @@ class LabelConfig:
         classes: how many there are, from 0.
         ignore_index: value in the masks of pixels that do not count.
         reduce_zero_label: 0 does not count either, and 1 is the first class: ADE20K's masks.
+        trained: whether `classes` are those of a trained model, which cannot be changed.
     """
 
     classes: int
     ignore_index: int
     reduce_zero_label: bool
+    trained: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.classes <= MAX_CLASSES:
@@ -58,7 +60,7 @@ class Labels:
     def __init__(self, config: LabelConfig) -> None:
         first = 1 if config.reduce_zero_label else 0
         self.classes = config.classes
-        self._reduces = config.reduce_zero_label
+        self._reduces, self._trained = config.reduce_zero_label, config.trained
         self._label_of = np.arange(-first, 256 - first)
         self._known = (self._label_of >= 0) & (self._label_of < config.classes)
         ignored = [config.ignore_index, *range(first)]
@@ -95,6 +97,8 @@ class Labels:
         first, ignore = int(self._reduces), f"--ignore-index {value} if it marks what has no class"
         if value == self.classes + first:
             zero = "" if self._reduces else "--reduce-zero-label if 0 marks what has no class, "
+            if self._trained:
+                return f"give {zero}or {ignore}" if zero else f"give {ignore}"
             return f"give {zero}--classes {self.classes + 1} if it is one more, or {ignore}"
         last = self.classes - 1 + first
         return f"renumber the classes in the masks, from {first} to {last}, or give {ignore}"

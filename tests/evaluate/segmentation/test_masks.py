@@ -15,8 +15,8 @@ from tests.support.pictures import png, sample
 VALUES = np.array([[0, 1, 2], [3, 255, 1]], dtype=np.uint8)
 
 
-def decode(values=VALUES, *, classes=4, ignore_index=255, reduce=False, data=None, size=None):
-    config = LabelConfig(classes=classes, ignore_index=ignore_index, reduce_zero_label=reduce)
+def decode(values=VALUES, *, classes=4, ignored=255, reduce=False, data=None, size=None, **more):
+    config = LabelConfig(classes=classes, ignore_index=ignored, reduce_zero_label=reduce, **more)
     mask = png(values) if data is None else data
     return Labels(config)(sample(mask=mask), size or values.shape)
 
@@ -32,7 +32,7 @@ def test_zero_reduced_is_ignored_and_the_rest_move_down():
 
 def test_another_value_may_be_ignored():
     values = np.array([[0, 9, 1]], dtype=np.uint8)
-    assert decode(values, classes=2, ignore_index=9).tolist() == [[0, IGNORED, 1]]
+    assert decode(values, classes=2, ignored=9).tolist() == [[0, IGNORED, 1]]
 
 
 def test_an_image_that_exif_turns_is_to_be_turned_to_fit_its_mask():
@@ -53,6 +53,7 @@ def test_a_palette_is_passed_over():
     [
         ([0, 1, 4], {}, "give --reduce-zero-label if 0 marks what has no class, --classes 5 if"),
         ([0, 1, 5], {"reduce": True}, "give --classes 5 if it is one more, or --ignore-index 5"),
+        ([0, 1, 4], {"trained": True}, "if 0 marks what has no class, or --ignore-index 4 if it"),
         ([0, 128], {"classes": 2}, "renumber the classes in the masks, from 0 to 1, or give --ig"),
     ],
 )
@@ -65,7 +66,7 @@ def test_the_remedy_for_a_value_that_is_no_class_fits_the_masks(values, changes,
     ("changes", "said"),
     [
         ({"classes": 3}, "value 3, which is none of the 3 classes"),
-        ({"ignore_index": 0}, "value 255"),
+        ({"ignored": 0}, "value 255"),
         ({"size": (3, 2)}, "2 x 3 pixels and its image 3 x 2"),
         ({"data": b"no image"}, "no sound PNG"),
         (

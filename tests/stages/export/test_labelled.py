@@ -13,7 +13,7 @@ from milan_pipeline.core.console import bytes_text
 from milan_pipeline.errors import MismatchError
 from milan_pipeline.evaluate.classification.model import read_classifier
 from milan_pipeline.evaluate.segmentation.files import read_segmenter
-from milan_pipeline.weights.run_weights import initial_weights
+from milan_pipeline.weights.initial import initial_weights
 from tests.support.exports import (
     CLASSES,
     classifier_run,

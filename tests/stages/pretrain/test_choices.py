@@ -50,10 +50,11 @@ def test_the_options_offer_what_the_library_has():
     ("epochs", "views", "said"), [(1, 3, "leaves 2 of the 3 views"), (3, 3, "")]
 )
 def test_views_that_no_epoch_uses_are_said(epochs, views, said, capsys):
-    config = SimpleNamespace(epochs=epochs, views=views)
+    chosen = {"choices": {"decoder": "mae"}.copy}
+    config = SimpleNamespace(epochs=epochs, views=views, **chosen)
     PretrainPlan.warn(cast("Any", SimpleNamespace(config=config, schedule_steps=200, data=None)))
     assert said in capsys.readouterr().err
-    pixels = SimpleNamespace(epochs=1, views=None)
+    pixels = SimpleNamespace(epochs=1, views=None, **chosen)
     PretrainPlan.warn(cast("Any", SimpleNamespace(config=pixels, schedule_steps=200, data=None)))
     assert not capsys.readouterr().err
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from milan_pipeline.provenance.record import record_bytes
 from milan_pipeline.training.checkpoints import MODEL
 from tests.support.cli import run_cli
-from tests.support.pretrain import pretrain
+from tests.support.pretrain import SHORT, TINY_STUDENT, pretrain
 from tests.support.second_teacher import write_second_teacher
 from tests.support.students import import_checkpoint
 
@@ -50,10 +51,12 @@ def test_a_run_begins_from_an_imported_checkpoint(trained, shards, tmp_path):
     assert same(weights(tmp_path / "run"), weights(trained))
 
 
-def test_an_encoder_alone_leaves_the_decoder_to_the_seed(trained, shards, tmp_path):
+@pytest.mark.parametrize("given", ["", "encoder.safetensors"])
+def test_an_encoder_alone_leaves_the_decoder_to_the_seed(given, trained, shards, tmp_path):
     alone = shutil.copytree(trained, tmp_path / "alone")
-    shutil.rmtree(alone / "checkpoints")
-    pretrain(*shards, tmp_path / "run", "--init", alone, *FROZEN)
+    if not given:
+        shutil.rmtree(alone / "checkpoints")
+    pretrain(*shards, tmp_path / "run", "--init", alone / given, *FROZEN)
     pretrain(*shards, tmp_path / "random", *FROZEN)
     found, drawn = weights(tmp_path / "run"), weights(tmp_path / "random")
     assert same(found, weights(trained), part="encoder.")
@@ -65,12 +68,67 @@ def test_a_resume_from_other_weights_is_refused(trained, shards, tmp_path, capsy
     run, other = tmp_path / "run", tmp_path / "other"
     pretrain(*shards, run, "--init", trained, *FROZEN)
     pretrain(*shards, other, *FROZEN)
-    for more in (("--init", other), ()):
-        pretrain(*shards, run, *more, "--base-lr", 0, "--max-steps", 2, code=1)
-        assert "inputs.init is '" in capsys.readouterr().err
+    pretrain(*shards, run, "--init", other, "--base-lr", 0, "--max-steps", 2, code=1)
+    assert "inputs.init is '" in capsys.readouterr().err
     moved = shutil.copytree(trained, tmp_path / "moved")
     pretrain(*shards, run, "--init", moved, "--base-lr", 0, "--max-steps", 2)
     assert same(weights(run), weights(trained))
+
+
+def test_a_resume_knows_what_the_run_began_from(trained, shards, tmp_path):
+    begun, run = shutil.copytree(trained, tmp_path / "begun"), tmp_path / "run"
+    pretrain(*shards, run, "--init", begun, *FROZEN)
+    shutil.rmtree(begun)
+    pretrain(*shards, run, "--base-lr", 0, "--max-steps", 2)
+    assert same(weights(run), weights(trained))
+    record = json.loads((run / "config.json").read_text())
+    assert record["config"]["init"] == str(begun)
+    assert len(record["inputs"]["init"]) == 64
+
+
+def test_a_run_without_a_checkpoint_begins_from_the_same_again(trained, shards, tmp_path):
+    run = tmp_path / "run"
+    pretrain(*shards, run, "--init", trained, *FROZEN)
+    record = json.loads((run / "config.json").read_text())
+    shutil.rmtree(run / "checkpoints")
+    (run / "config.json").write_bytes(record_bytes(record | {"state": "running"}))
+    (run / "state.json").unlink()
+    pretrain(*shards, run, *FROZEN)
+    assert same(weights(run), weights(trained))
+
+
+def test_heads_are_those_of_the_same_teachers(shards, tmp_path, capsys):
+    images, wide = shards
+    narrow = write_second_teacher(Path(wide), tmp_path / "second")
+
+    def begin(out, names, *more, code=0):
+        a, b = names
+        options = ("--targets", f"{b}={narrow}", *TINY_STUDENT, *SHORT, *FROZEN, *more)
+        run_cli(
+            "pretrain",
+            "--images",
+            images,
+            "--targets",
+            f"{a}={wide}",
+            "--out",
+            tmp_path / out,
+            *options,
+            code=code,
+        )
+        return capsys.readouterr().err
+
+    begin("first", "ab")
+    init = ("--init", tmp_path / "first")
+    begin("again", "ab", *init)
+    assert same(weights(tmp_path / "again"), weights(tmp_path / "first"))
+    error = begin("renamed", "xy", *init, code=1)
+    assert "learnt from the teachers a and b, and this run from x and y, so that heads" in error
+    assert "knows the teacher a of this run by another name" in begin("moved", "ba", *init, code=1)
+    remedy = f"--init {tmp_path / 'first'}/encoder.safetensors"
+    assert f"or {remedy} to begin from its encoder alone" in error
+    begin("renamed", "xy", *remedy.split())
+    found, first = weights(tmp_path / "renamed"), weights(tmp_path / "first")
+    assert same(found, first, part="encoder.")
 
 
 @pytest.fixture

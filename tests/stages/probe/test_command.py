@@ -106,6 +106,17 @@ def test_a_set_that_is_learnt_and_scored_alike_is_warned_of(options, capsys):
     assert done.err == ""  # the images were not compared again
 
 
+def test_an_encoder_that_tells_no_images_apart_is_warned_of(options, tmp_path, monkeypatch, capsys):
+    grey = io.BytesIO()
+    Image.new("RGB", (8, 8), (128, 128, 128)).save(grey, "PNG")
+    monkeypatch.setattr("tests.support.labelled.png", lambda *_: grey.getvalue())
+    place = options["train"] = shards(tmp_path / "grey", 6, seed=1)
+    probe.run(Probe(**options, linear=("none",)))
+    said = capsys.readouterr().err
+    assert f"all features of --train {place} are alike" in said
+    assert said.count("are alike") == 1
+
+
 def test_what_is_scored_is_scored_again_where_it_is_lost_or_overwritten(options, tmp_path, capsys):
     probe.run(Probe(**options))
     before, found = open_text(options, "probe.json"), open_text(options, "scores.json")

@@ -189,6 +189,17 @@ def test_views_of_one_pixel_are_trained_on(scale, data, tmp_path):
     segment(*data, tmp_path / "run", *scale, "--steps", 1)
 
 
+def test_what_changes_nothing_or_undoes_another_option_is_told(data, tmp_path, capsys):
+    words = ("--head", "linear", "--evaluate", "whole", "--stride", 3, "--min-lr", 1)
+    segment(*data, tmp_path / "run", *words, "--dry-run")
+    said = capsys.readouterr().err
+    assert "--channels 8 changes nothing with --head linear" in said
+    assert "--stride 3 changes nothing with --evaluate whole" in said
+    assert "--min-lr 1 is above 0.0025, to which --base-lr 0.01 is scaled for batches of 4" in said
+    segment(*data, tmp_path / "run", "--long-side", 31, "--dry-run", code=2)
+    assert "--long-side 31 is less than --image-size 32" in capsys.readouterr().err
+
+
 def test_a_dry_run_refuses_single_images_that_batch_norm_cannot_norm(data, tmp_path, capsys):
     segment(*data, tmp_path / "run", "--micro-batch", 1, "--dry-run", code=2)
     assert "BatchNorm cannot norm" in capsys.readouterr().err

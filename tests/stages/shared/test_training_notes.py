@@ -1,11 +1,16 @@
-"""How many loader processes a run has, and what it is told of them and of images left out."""
+"""What a run is told of its loader processes, of images left out, and of its options."""
 
 from typing import Any
 
 import pytest
 
 from milan_pipeline.data.order import OrderConfig
-from milan_pipeline.stages.shared.training_notes import tell_of_left_out, tell_of_loaders
+from milan_pipeline.stages.shared.training_notes import (
+    tell_of_left_out,
+    tell_of_loaders,
+    warn_of_idle,
+    warn_of_rising_rate,
+)
 from milan_pipeline.stages.shared.training_options import TrainingOptions
 
 
@@ -54,3 +59,32 @@ def test_images_that_no_batch_has_are_told(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err == ""
     tell_of_left_out(7, 3)
     assert "batches of --batch-size 7 leave out 3 images of each epoch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("base", "least", "said"),
+    [
+        (1e-4, 1e-6, ""),
+        (1e-4, 2e-6, "--min-lr 2e-06 is above 1.56e-06, to which --base-lr 0.0001 is scaled for"),
+        (0.0, 1e-6, "--min-lr 1e-06 is above 0, to which --base-lr 0"),
+        (0.0, 0.0, ""),
+    ],
+)
+def test_a_rate_that_rises_to_the_end_is_told(
+    base: float, least: float, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warn_of_rising_rate(base, least, 4, 256)
+    told = capsys.readouterr().err
+    assert said in told
+    assert bool(said) == bool(told)
+
+
+def test_options_that_change_nothing_are_told_where_they_are_given(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = TrainingOptions(out="x", seed=3, micro_batch=8)
+    warn_of_idle(["seed", "keep"], config, "with --frozen")
+    warn_of_idle({"micro_batch": 8}, config, "with --frozen")
+    assert capsys.readouterr().err == "Warning: --seed 3 changes nothing with --frozen\n"
+    warn_of_idle({"micro_batch": 4}, config, "with --frozen")
+    assert capsys.readouterr().err == "Warning: --micro-batch 8 changes nothing with --frozen\n"
