@@ -1,8 +1,10 @@
 #!/bin/sh
 # The demo: the real commands, one after the other, each shown before it runs. Run it again, and each
-# says "nothing to do".
+# says "nothing to do". `sh workflows/demo/run.sh FOLDER 2000 600` takes fewer scenes, and learns less.
 set -eu
 out=${1:-demo}
+train=${2:-8000}
+test=${3:-2400}
 demo=workflows/demo
 config="--config demo"  # workflows/recipes/demo.yaml
 
@@ -18,7 +20,7 @@ run() {
     "$@"
 }
 
-run python -m workflows.demo.scenes "$out/scenes" --train 8000 --test 2400
+run python -m workflows.demo.scenes "$out/scenes" --train "$train" --test "$test"
 
 run milan-pipeline pack-images "$out/scenes/train" "$out/images/train" $config
 run milan-pipeline pack-images "$out/scenes/test" "$out/images/test" $config
