@@ -19,7 +19,8 @@ HEAD = """# Commands
 
 This page is made from `--help` of each command (`make reference`). Options can also come from a
 file: `--config FILE.yaml`, or the name of an [installed recipe](imagenet.md#recipes). The command
-line wins over the file.
+line wins over the file. Numbers may be written as `1e6`, `1_000_000` or `1.3M`, bytes also as
+`110kB` or `2GiB`, shares as `1%`.
 
 To complete commands, options, choices and recipes with Tab, put this line into `~/.bashrc`. There
 are scripts for `zsh` and `fish`, too:

@@ -8,6 +8,7 @@ from milan_pipeline import storage
 from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import arguments, option, require_least
 from milan_pipeline.core.console import bytes_text, say, say_counts, say_nothing_to_do
+from milan_pipeline.core.counting import such
 from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.core.progress import progress_bar, ticking
 from milan_pipeline.core.threads import ordered_map
@@ -111,7 +112,10 @@ def run(config: Index) -> None:
         url=storage.join(config.folder, "index.json"), stage="index", config=config, inputs={}
     )
     if not left and manifest.complete and storage.exists(record.url):
-        say_nothing_to_do(config.folder, f"{len(manifest.shards)} shards are listed")
+        say_nothing_to_do(
+            config.folder,
+            such(len(manifest.shards), "shards", "listed"),
+        )
         return
     order = _order(config.names, [shard.name for shard in manifest.shards], left)
     require_unique_stems(tuple(_place(name) for name in order))
@@ -256,7 +260,8 @@ def _joined(refused: list[MilanError], *, tars: int) -> MilanError:
     if len(refused) == 1:
         return refused[0]
     quoted = "; ".join(str(error) for error in refused[:QUOTED_ERRORS])
-    return DataError(f"{len(refused)} of {tars} tars cannot be indexed, the others are: {quoted}")
+    others = ", the others are" if len(refused) < tars else ""
+    return DataError(f"{len(refused)} of {tars} tars cannot be indexed{others}: {quoted}")
 
 
 command = stage_command(

@@ -9,6 +9,7 @@ from milan_pipeline import storage
 from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import argument, count, option, require_least
 from milan_pipeline.core.console import bytes_text, say, say_counts, say_nothing_to_do
+from milan_pipeline.core.counting import such
 from milan_pipeline.core.interrupts import stop_request
 from milan_pipeline.core.progress import progress_bar
 from milan_pipeline.core.threads import ordered_map
@@ -50,8 +51,8 @@ class PackImages:
 
     SOURCE is a folder with one sub-folder for each class, a flat folder, a list or a table. A list
     has one path in each line, and after a tab optionally a class number or name. A table is a CSV,
-    TSV or Parquet file, a folder of Parquet files, or what Hugging Face datasets saved or
-    img2dataset downloaded. DEST is the folder for the shards and manifest.json.
+    TSV, JSON lines or Parquet file, a folder of Parquet files, or what Hugging Face datasets saved
+    or img2dataset downloaded. DEST is the folder for the shards and manifest.json.
     """
 
     source: str = argument()
@@ -120,7 +121,7 @@ def run(config: PackImages) -> None:
     record, listed, state = _compare_with_earlier(config, source)
     left = {name: files for name, files in plan.items() if name not in listed}
     if not left and state == "done":
-        say_nothing_to_do(config.dest, f"{len(listed)} shards are there")
+        say_nothing_to_do(config.dest, such(len(listed), "shards", "there"))
         return
     manifest = Manifest(
         kind="images",

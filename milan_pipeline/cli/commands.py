@@ -259,7 +259,7 @@ def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> click.Parameter:
         return StageOption([f"{flag}/--no-{flag[2:]}"], **settings)
     settings["multiple"] = typing.get_origin(hint) is tuple
     choices, unit = field.metadata["choices"], field.metadata["unit"]
-    settings["type"] = click.Choice(choices) if choices else scalar_type(hint)
+    settings["type"] = click.Choice(choices) if choices else scalar_type(hint, unit)
     settings["names"] = field.metadata["complete"]
     settings["metavar"] = unit and unit.upper().replace(" ", "-")
     return StageOption([flag], **settings)

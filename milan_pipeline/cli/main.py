@@ -90,6 +90,8 @@ def _print_completion(ctx: click.Context, _param: click.Parameter, shell: str | 
 def group() -> None:
     """Train a vision transformer with CLIP as its teacher. CLIP runs once, not in every step.
 
+    Numbers may be written as 1e6, 1_000_000 or 1.3M, bytes also as 110kB or 2GiB, shares as 1%.
+
     Exit codes: 0 done or nothing to do, 1 failed, 2 wrong usage, 75 interrupted (run it again).
     """
 

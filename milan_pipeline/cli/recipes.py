@@ -18,7 +18,7 @@ from click.shell_completion import CompletionItem
 
 from milan_pipeline.cli.options import renamed_from
 from milan_pipeline.cli.strict_yaml import OptionsLoader, StrictLoader, SurprisingYamlError
-from milan_pipeline.core.suggestions import did_you_mean
+from milan_pipeline.core.suggestions import LEAST_ALIKE, did_you_mean
 from milan_pipeline.errors import ConfigError, reason_of
 
 PACKAGE = "milan_pipeline.workflows.recipes"
@@ -183,7 +183,11 @@ def _known_name(key: str, known: list[str], path: Path) -> str:
     name = key.replace("-", "_")
     if name in known:
         return name
-    hint = did_you_mean(key.lower(), [each.replace("_", "-") for each in known])
+    if name.replace("_", "-") in stage_names():
+        raise ConfigError(
+            f"--config {path} has the section {key!r}; write it as {name.replace('_', '-')!r}"
+        )
+    hint = did_you_mean(key.lower(), [each.replace("_", "-") for each in known], least=LEAST_ALIKE)
     raise ConfigError(f"--config {path} has the unknown key {key!r}{hint}")
 
 

@@ -36,8 +36,8 @@ def pack_images(
 
     SOURCE is a folder with one sub-folder for each class, a flat folder, a list or a table. A list
     has one path in each line, and after a tab optionally a class number or name. A table is a CSV,
-    TSV or Parquet file, a folder of Parquet files, or what Hugging Face datasets saved or
-    img2dataset downloaded. DEST is the folder for the shards and manifest.json.
+    TSV, JSON lines or Parquet file, a folder of Parquet files, or what Hugging Face datasets saved
+    or img2dataset downloaded. DEST is the folder for the shards and manifest.json.
 
     Args:
         source: SOURCE of the command line.
@@ -126,6 +126,7 @@ def plan(
     epochs: int = 400,
     students: int = 1,
     devices: int = 1,
+    student: str = 'vit_base_patch16_224',
     student_rate: float | None = None,
     teacher_rate: float | None = None,
     read_bandwidth: float | None = None,
@@ -170,7 +171,7 @@ def plan(
         samples: Number of images, if there are no shards yet; default: the number in
             --images.
         samples_per_shard: Images in a shard, with --samples.
-        image_bytes: Bytes of an image, with --samples.
+        image_bytes: Bytes of an image (110kB), with --samples.
         views: Number of views (crops) of each image.
         codec: How targets are stored: float16, bfloat16, int8, high, compact or tiny. The
             last three are 12, 24 and 60 times smaller than float16. For other sizes:
@@ -181,11 +182,13 @@ def plan(
         epochs: Epochs of each student's pretraining.
         students: Number of students that are pretrained from the targets.
         devices: Number of devices that train one student.
+        student: The student; without --student-rate, steps of this default alone are
+            compared with the teacher's.
         student_rate: Images/s of a student's training without a teacher, on all its
             devices; default: unknown.
         teacher_rate: Images/s of the teacher on one device; default: unknown, or measured
             by --measure.
-        read_bandwidth: Bytes/s that the storage delivers; default: enough.
+        read_bandwidth: Bytes/s that the storage delivers (2GB); default: enough.
         put_price: US dollars for 1,000 PUT or LIST requests to an object store; the default
             is that of S3 in us-east-1 (2026).
         get_price: US dollars for 1,000 GET requests; the default is also that of S3.

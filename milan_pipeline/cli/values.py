@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from milan_pipeline.cli.numbers import real_number, whole_number
 from milan_pipeline.cli.options import AUTO, Auto
 
 HOME = re.compile(r"(?:(?<=:)|\A)~[^/:]*")
@@ -23,25 +24,44 @@ def text(value: str) -> str:
     return HOME.sub(lambda found: os.path.expanduser(found[0]), str(value))  # noqa: PTH111
 
 
-def number_or_auto(value: str) -> int | Auto:
-    """Return a whole number, or "auto" as it stands.
+class Number(click.ParamType[Any]):
+    """A number as users write it; see `numbers`.
 
-    Raises:
-        BadParameter: it is neither.
+    Args:
+        kind: int or float.
+        unit: of the option.
+        is_open: whether it may also be "auto".
     """
-    if value == AUTO:
-        return AUTO
-    try:
-        return int(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is no whole number, and not auto") from error
+
+    def __init__(self, kind: type, unit: str | None, *, is_open: bool) -> None:
+        self.name = "integer" if kind is int else "float"
+        self._read = whole_number if kind is int else real_number
+        self._unit, self._is_open = unit, is_open
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | Auto:
+        """Return the number, or "auto" as it stands."""
+        if not isinstance(value, str):  # a default
+            return typing.cast("float", value)
+        if self._is_open and value == AUTO:
+            return AUTO
+        try:
+            return self._read(value, self._unit)
+        except ValueError as error:
+            self.fail(f"{error}{', and not auto' if self._is_open else ''}", param, ctx)
 
 
-def scalar_type(hint: Any) -> Callable[[str], Any]:
-    """Return what converts a word to `T`, `T | None`, `T | Auto` or an item of `tuple[T, ...]`."""
-    if Auto in typing.get_args(hint):
-        return number_or_auto
+def scalar_type(hint: Any, unit: str | None = None) -> Callable[[str], Any] | click.ParamType[Any]:
+    """Return what converts a word to `T`, `T | None`, `T | Auto` or an item of `tuple[T, ...]`.
+
+    Args:
+        hint: the type.
+        unit: of a number, by which it may be written in other forms.
+    """
+    is_open = Auto in typing.get_args(hint)
     origin = typing.get_origin(hint)
     if origin in (types.UnionType, typing.Union, tuple):
-        hint = next(arg for arg in typing.get_args(hint) if arg not in (type(None), Ellipsis))
-    return text if hint is str else typing.cast(type, hint)
+        args = (arg for arg in typing.get_args(hint) if isinstance(arg, type))
+        hint = next(arg for arg in args if arg is not types.NoneType)
+    return text if hint is str else Number(hint, unit, is_open=is_open)

@@ -26,6 +26,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
+from milan_pipeline.core.counting import counted
 from milan_pipeline.errors import StorageError, reason_of
 
 LOGGER = "milan_pipeline"
@@ -118,7 +119,8 @@ def say_counts(
     """
     which = {name: f" ({names})" for name, names in (named or {}).items() if names}
     words = (
-        f"{value} {name.replace('_', ' ')}{which.get(name, '')}" for name, value in counts.items()
+        f"{counted(value, name.replace('_', ' '))}{which.get(name, '')}"
+        for name, value in counts.items()
     )
     say(f"{place}: {', '.join(words)}", out=place, **counts)
 

@@ -40,7 +40,7 @@ def parsed(text: bytes | str, kind: type[T]) -> T:
         document = json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
     except (ValueError, RecursionError) as error:
         head = text[:HEAD] if isinstance(text, bytes) else text[:HEAD].encode(errors="replace")
-        other = stand_in(head) if head else None
+        other = stand_in(head)
         raise DocumentError(str(error) if other is None else f"it {other}") from error
     return conforming(document, kind)
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
+from milan_pipeline.core.counting import are, counted, has
 from milan_pipeline.images.file_faults import shortened
 from milan_pipeline.images.sources import Source, archives
 
@@ -16,6 +17,9 @@ PARTS = frozenset(
     ("train", "training", "trainval", "val", "valid", "validation", "dev", "eval", "test")
 ) | frozenset(("testing", "images", "image", "img", "imgs", "jpegimages", "annotations", "masks"))
 """Names of the parts of a data set, in small letters."""
+
+NOTHING = frozenset(("nan", "none", "null", "n/a", "na", "<na>"))
+"""What programs write where there is no value, in small letters."""
 
 
 def some(names: list[str]) -> str:
@@ -33,27 +37,30 @@ def warn_of_source(source: Source, root: Path) -> None:
     """
     if source.stray:
         logger.warning(
-            "%d images beside the sub-folders (%s) make %s a flat folder without classes; move "
-            "them to have a class tree",
-            *(len(source.stray), some(source.stray), root),
+            "%s beside the sub-folders (%s) %s %s a flat folder without classes; move them to "
+            "have a class tree",
+            *(counted(len(source.stray), "images"), some(source.stray)),
+            *("makes" if len(source.stray) == 1 else "make", root),
         )
     unread = list(source.files.unread())
     if unread:
         logger.warning(
-            "%d of %d pictures in %s are of formats that are not read (%s); convert them to JPEG, "
-            "PNG or WebP",
-            *(len(unread), len(source.files), root, some(unread)),
+            "%d of %d pictures in %s %s of a format that is not read (%s); convert to JPEG, PNG or "
+            "WebP",
+            *(len(unread), len(source.files), root, are(len(unread))),
+            some(unread),
         )
     if source.others:
         logger.warning(
-            "%d folders of %s hold files but no picture, and are no classes (%s)",
-            *(len(source.others), root, some(source.others)),
+            "%s without a picture in %s %s no class (%s)",
+            *(counted(len(source.others), "folders"), root),
+            *(are(len(source.others)), some(source.others)),
         )
     packed = archives([row["file"] for row in source.ignored])
     if packed and not source.is_listed:
         logger.warning(
-            "%d archives in %s are left out (%s); unpack them if they hold images",
-            *(len(packed), root, some(packed)),
+            "%s in %s %s left out (%s); unpack them if they hold images",
+            *(counted(len(packed), "archives"), root, are(len(packed)), some(packed)),
         )
     _warn_of_names(source.classes, root)
     if source.is_listed:
@@ -73,8 +80,8 @@ def warn_of_lost_classes(source: Source, skipped: Collection[str]) -> None:
     lost = [name for number, name in enumerate(source.classes) if number not in left]
     if lost:
         logger.warning(
-            "%d of %d classes have no image that was packed (%s)",
-            *(len(lost), len(source.classes), some(lost)),
+            "%d of %d classes %s no image that was packed (%s)",
+            *(len(lost), len(source.classes), has(len(lost)), some(lost)),
         )
 
 
@@ -87,10 +94,17 @@ def _warn_of_list(source: Source, root: Path) -> None:
     labels = Counter(source.files.labels())
     labelled = len(source.files) - labels.pop(None, 0)
     _warn_of_gaps(source, {label for label in labels if label is not None}, root)
-    if 0 < labelled < len(source.files):
+    left = len(source.files) - labelled
+    if labelled and left:
         logger.warning(
-            "%d of %d images of %s have no class; to train or score by classes, give each one",
-            *(len(source.files) - labelled, len(source.files), root),
+            "%d of %d images of %s %s no class; to train or score by classes, give each one",
+            *(left, len(source.files), root, has(left)),
+        )
+    nothing = [name for name in source.classes if name.lower() in NOTHING]
+    if nothing:
+        logger.warning(
+            "%s is a class of %s; if it says that an image has none, leave the field empty",
+            *(nothing[0], root),
         )
     if 1 < len(source.classes) == labelled:
         logger.warning(
@@ -104,11 +118,13 @@ def _warn_of_gaps(source: Source, numbers: set[int], root: Path) -> None:
     most = max(numbers, default=-1)
     if source.classes or len(numbers) > most:
         return
+    lost = most + 1 - len(numbers)
     first = next(number for number in range(most) if number not in numbers)
     logger.warning(
-        "%d of the class numbers 0 to %d have no image in %s (%d is the first), but count as "
-        "classes; number the classes from 0 on if none is missing",
-        *(most + 1 - len(numbers), most, root, first),
+        "%d of the class numbers 0 to %d %s no image in %s (%d is the first), but %s as %s; number "
+        "the classes from 0 on if none is missing",
+        *(lost, most, has(lost), root, first),
+        *(("counts", "a class") if lost == 1 else ("count", "classes")),
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypedDict
 
+from milan_pipeline.core.counting import are, counted
 from milan_pipeline.core.text_table import in_order
 from milan_pipeline.errors import DataError, MissingDataError, StorageError
 from milan_pipeline.images.file_faults import (
@@ -138,15 +139,16 @@ class _Walker:
         """Name what users may not know of: hidden files are expected to be left out."""
         if self._again:
             logger.warning(
-                "%d folders below %s are there under other names already (%s): their images come "
-                "more than once",
-                *(len(self._again), self._root, shortened(self._again[0])),
+                "%s below %s %s there under another name already (%s): images come more than once",
+                *(counted(len(self._again), "folders"), self._root, are(len(self._again))),
+                shortened(self._again[0]),
             )
         for reason, what in ((LOOP, "links to folders above"), (SYSTEM, "files of systems")):
             rows = [row["file"] for row in self._ignored if row["reason"] == reason]
             if rows:
                 logger.warning(
-                    "%d %s in %s are left out (%s)", len(rows), what, self._root, shortened(rows[0])
+                    "%s in %s %s left out (%s)",
+                    *(counted(len(rows), what), self._root, are(len(rows)), shortened(rows[0])),
                 )
 
     def _names(self, folder: _Folder) -> Iterator[str]:

@@ -26,10 +26,7 @@ from milan_pipeline.images.spelling import ONE_FORM
 
 PART_BYTES = 1 << 16
 FORM = "write a path a line, then optionally a tab and a class"
-NO_LISTS = {
-    ".json": "of JSON write the paths alone, a path a line",
-    ".jsonl": "of JSON write the paths alone, a path a line",
-}
+NO_LISTS = {".json": "write JSON lines, an object a line, and end the name in .jsonl"}
 """What helps where the ending of a list's name says that it is none."""
 TAR_MARK, TAR_MARK_AT = b"ustar", 257
 ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"\xfd7zXZ", b"BZh")

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from milan_pipeline.core.counting import counted, has
 from milan_pipeline.errors import DataError, MissingDataError, StorageError
 from milan_pipeline.images.file_faults import fault_of, is_link, shortened
 from milan_pipeline.images.folder_walk import walk_folder
@@ -84,8 +85,9 @@ class MaskFolder:
         surplus = sorted(path for path in map(Path, masks.difference(used)) if _is_png(path.name))
         if surplus:
             logger.warning(
-                "%d masks in %s have no image (%s); check that none of the images is lost",
-                *(len(surplus), self.folder, shortened(surplus[0].name)),
+                "%s in %s %s no image (%s); check that none of the images is lost",
+                *(counted(len(surplus), "masks"), self.folder, has(len(surplus))),
+                shortened(surplus[0].name),
             )
 
     def _spelled_otherwise(self, path: Path, error: OSError) -> tuple[Path, os.stat_result]:

@@ -3,6 +3,7 @@
 import dataclasses
 
 from milan_pipeline.core.console import warn
+from milan_pipeline.core.counting import counted, has
 from milan_pipeline.errors import DataError
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.sequential import NO_EXTENSION
@@ -38,9 +39,12 @@ def require_images(manifest: Manifest, *, max_bad_fraction: float) -> None:
     allowed = max_bad_fraction * samples
     if len(lost) <= allowed:
         return
-    what = f"{len(lost)} of {samples} samples in {manifest.folder} have no image ({lost[0]})"
+    what = (
+        f"{len(lost)} of {samples} samples in {manifest.folder} {has(len(lost))} no image "
+        f"({lost[0]})"
+    )
     if max_bad_fraction and len(lost) <= ALWAYS_TOLERATED:
-        warn(f"{what}; they are left out")
+        warn(f"{what}; {'it is' if len(lost) == 1 else 'they are'} left out")
         return
     dataclasses.replace(manifest, complete=False).save()
     raise DataError(
@@ -56,6 +60,6 @@ def warn_of_copies(manifest: Manifest) -> None:
     if copies:
         first = next(shard for shard in manifest.shards if shard.stem == copies[0])
         warn(
-            f"{len(copies)} tars of {manifest.folder} are copies of others ({first.stem} is one of "
-            f"{seen[first.sha256]}), so that their images come twice; index each tar once"
+            f"{counted(len(copies), 'tars')} of {manifest.folder} repeat others ({first.stem} is a "
+            f"copy of {seen[first.sha256]}), so that images come twice; index each tar once"
         )

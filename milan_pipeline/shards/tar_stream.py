@@ -25,6 +25,8 @@ KINDS = {
     (tarfile.FIFOTYPE,): "a pipe",
 }
 """What members are that are no files, by their types."""
+LABELS = (b"V",)
+"""Types of members that say something of the tar itself: GNU tar's label of a volume."""
 READS_PAST_END = 16
 """At most: tarfile would go on reading a member whose header says that it has exabytes."""
 LEAST_END_BYTES = tarfile.BLOCKSIZE
@@ -146,7 +148,7 @@ def _remedy(url: str, end: int, size: int) -> str:
 
 def _reasons_against(member: tarfile.TarInfo) -> list[Skipped]:
     """Say why a member is skipped, if it is no file."""
-    if member.isreg() or member.isdir():
+    if member.isreg() or member.isdir() or member.type in LABELS:
         return []
     kind = next((word for types, word in KINDS.items() if member.type in types), "no file")
     return [{"key": member.name, "reason": f"is {kind}, which is not followed"}]

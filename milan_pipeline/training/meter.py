@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from milan_pipeline.cluster.world import World
+from milan_pipeline.core.counting import counted
 from milan_pipeline.core.devices import peak_memory
 from milan_pipeline.data.batching import BatchT
 from milan_pipeline.data.order import StepClock
@@ -155,7 +156,7 @@ class Meter:
 def in_words(counts: Mapping[str, Any]) -> str:
     """Say what `Trainer.train` counted."""
     return (
-        f"{counts['steps']} steps, {counts['steps_done_now']} of them now; "
+        f"{counted(counts['steps'], 'steps')}, {counts['steps_done_now']} of them now; "
         f"{counts['images_per_second']} images/s; "
         f"{100 * counts['data_wait_share']:.1f}% of the time waiting for data"
     )

@@ -38,6 +38,7 @@ from milan_pipeline.targets.units import NOT_DONE, Unit, read_marks, require_sam
 from milan_pipeline.teacher.description import settle_precision, visible_identity
 from milan_pipeline.teacher.load_by_name import require_weights
 from milan_pipeline.teacher.spec import TeacherSpec
+from milan_pipeline.teacher.weights import weights_file
 
 
 class WorkList(NamedTuple):
@@ -61,6 +62,7 @@ def describe(config: ExtractTargets) -> None:
     config = settled_views(config)
     spec = spec_of(config)
     manifest, work, wanted = survey(config, spec)
+    weights_file(spec.teacher)  # whose absence would end the run at its beginning
     say_teacher(config, spec.teacher)
     left = work.own_left
     done, all_left = len(work.own) - len(left), len(work.left)

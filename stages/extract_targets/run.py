@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from milan_pipeline.cli.options import AUTO
 from milan_pipeline.core.console import say, say_counts, say_nothing_to_do
+from milan_pipeline.core.counting import counted, such
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.out_of_memory import explaining
 from milan_pipeline.core.progress import progress_bar
@@ -76,7 +77,7 @@ def extract(config: ExtractTargets, stop: StopRequest) -> None:
     work = list_work(config, manifest, content_hash(identity), keep=_keeps(config))
     record = record_of(config, identity, manifest)
     if not work.left and record.previous_state() == "done":
-        say_nothing_to_do(config.out, f"{len(work.units)} units are done")
+        say_nothing_to_do(config.out, such(len(work.units), "units", "done"))
         return
     if config.part:
         # With another batch size, two processes that do the same unit would write other bytes.
@@ -211,15 +212,15 @@ def _finish(
     marks = read_marks(config.out, config.view_count, keep=_keeps(config))
     left = undone_units(work.units, marks, content_hash(identity))
     own = len(work.own_left)
+    now = f"{config.out}: {counted(own, 'units')} done now"
     if left:
         say(
-            f"{config.out}: {own} units done now; {len(left)} of all {len(work.units)} units are "
-            "left to others",
+            f"{now}; {len(left)} of all {len(work.units)} units are left to others",
             out=config.out, units_done_now=own, units_to_do=len(left), units=len(work.units),
         )  # fmt: skip
         return
     if not record.is_current():
-        said = f"{config.out}: {own} units done now; others have begun to extract more, or less"
+        said = f"{now}; others have begun to extract more, or less"
         say(said, out=config.out, units_done_now=own)
         return
     done = FinishedUnits(work.units, marks, content_hash(identity))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from milan_pipeline import storage
 from milan_pipeline.cluster.spread import spread
 from milan_pipeline.core.console import bytes_text, say, say_counts, say_nothing_to_do
+from milan_pipeline.core.counting import such
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.progress import progress_bar
 from milan_pipeline.planning.dataset import stored_units
@@ -57,7 +58,7 @@ def pack(config: PackTargets, stop: StopRequest) -> None:
     is_packed_f = _packed(there, identity, units)
     has_arrays = has_codec(config.out, identity) and has_phi_s(config, there, identity, units)
     if is_packed_f.all() and state == "done" and has_arrays:
-        say_nothing_to_do(config.out, f"{len(units)} shards are there")
+        say_nothing_to_do(config.out, such(len(units), "shards", "there"))
         return
     phi_s = settled_phi_s(config, source, there, identity, codec=codec, units=units, stop=stop)
     names = [target_shard_name(unit) for unit, _ in units]

@@ -16,6 +16,8 @@ TEACHER = tuple(field.name for field in dataclasses.fields(TeacherOptions))
 
 
 MOST_SHARDS = 10_000_000
+RECIPE_STUDENT = "vit_base_patch16_224"
+"""The student whose multiply-adds in a step are known."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,7 @@ class PlanTargets(TeacherOptions):
     )
     # The mean of ImageNet-1k: 138 GB of 1.28 million JPEGs.
     image_bytes: int = count(
-        110_000, "bytes", group="Input", help="Bytes of an image, with --samples."
+        110_000, "bytes", group="Input", help="Bytes of an image (110kB), with --samples."
     )
     views: int = count(1, "views", group="Views", help="Number of views (crops) of each image.")
     codec: str = common.codec("float16")
@@ -59,6 +61,12 @@ class PlanTargets(TeacherOptions):
     )
     devices: int = count(
         1, "devices", group="Schedule", help="Number of devices that train one student."
+    )
+    student: str = option(
+        RECIPE_STUDENT,
+        help="The student; without --student-rate, steps of this default alone are compared with "
+        "the teacher's.",
+        group="Schedule",
     )
     student_rate: float | None = option(
         None,
@@ -75,7 +83,7 @@ class PlanTargets(TeacherOptions):
     )
     read_bandwidth: float | None = option(
         None,
-        help="Bytes/s that the storage delivers; default: enough.",
+        help="Bytes/s that the storage delivers (2GB); default: enough.",
         group="Rates",
         unit="bytes/s",
     )
@@ -145,7 +153,7 @@ command = stage_command(
     dry_run=None,
     borrowed={
         "extract-targets": (*TEACHER, "images", "views", "codec", "device"),
-        "pretrain": ("epochs",),
+        "pretrain": ("epochs", "student"),
     },
     example="milan-pipeline plan --samples 1281167 --teacher ViT-B-16 --pretrained openai \\\n"
     "    --codec tiny --student-rate 1500",

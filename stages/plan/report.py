@@ -26,7 +26,7 @@ from milan_pipeline.planning.requests import JobRequests, Requests, job_requests
 from milan_pipeline.planning.shard_size import ShardSize
 from milan_pipeline.planning.store_size import KeyBytes, StoreSize
 from milan_pipeline.shards.manifest import load_manifest, require_unique_stems
-from milan_pipeline.stages.plan.command import PlanTargets
+from milan_pipeline.stages.plan.command import RECIPE_STUDENT, PlanTargets
 from milan_pipeline.stages.plan.records import record_bytes
 from milan_pipeline.stages.plan.teacher import (
     Measure,
@@ -155,7 +155,8 @@ class PlanReport:
         Device-hours: teacher_hours (all targets, once), in_loop_hours (a teacher in every step),
         saved_hours (of all training, waiting for storage counted; below 0: lost).
         break_even_epochs: epochs x students. recommended_views: of each image. fits, pays: whether;
-        why: why not. teacher_rate: images/s, in teacher_precision, which is "auto" if the device
+        why: why not. student: its name.
+        teacher_rate: images/s, in teacher_precision, which is "auto" if the device
         was not looked at. assumed, notes: sentences.
         """
         plan, sizes = self.plan, self.sizes
@@ -171,6 +172,7 @@ class PlanReport:
             "request_dollars": {
                 name: self.price(requests) for name, requests in self.requests._asdict().items()
             },
+            "student": self.config.student,
             "teacher_rate": self.rates.teacher,
             "teacher_precision": self.teacher.precision,
             "teacher_hours": plan.teacher_hours,
@@ -254,6 +256,10 @@ class PlanReport:
                 yield "saved:", f"{plan.saved_hours:.4g} device-hours{waits}"
         elif self.rates.student is None:
             teacher = self.known.multiply_adds()
+            if config.student != RECIPE_STUDENT:
+                more = f"{teacher / 1e9:.3g} G multiply-adds more, of the teacher"
+                yield "step with teacher:", more
+                return
             yield (
                 "step with teacher:",
                 f"{step_ratio(teacher):.3g} x as long, by multiply-adds alone",

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from milan_pipeline import storage
+from milan_pipeline.core.counting import counted
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images.folder_walk import walk_folder
 from milan_pipeline.shards.manifest import holds_manifest
@@ -43,6 +44,6 @@ def require_apart(root: Path, place: str) -> None:
     files = walk_folder(dest).files
     if len(files):
         raise ConfigError(
-            f"DEST {dest} is a part of SOURCE with {len(files)} pictures ({files.names[0]}), which "
-            "would be left out; give a folder of its own"
+            f"DEST {dest} is a part of SOURCE with {counted(len(files), 'pictures')} "
+            f"({files.names[0]}), which would be left out; give a folder of its own"
         )

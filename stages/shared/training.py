@@ -16,6 +16,7 @@ from milan_pipeline import storage
 from milan_pipeline.cli.options import fields_from
 from milan_pipeline.cluster.world import World
 from milan_pipeline.core.console import bytes_text, say, say_nothing_to_do, warn
+from milan_pipeline.core.counting import such
 from milan_pipeline.core.devices import has_bfloat16
 from milan_pipeline.data.batching import BatchT
 from milan_pipeline.data.order import OrderChoice, OrderConfig, StepClock, lanes_of
@@ -123,7 +124,7 @@ class TrainingPlan(abc.ABC, Generic[ConfigT]):
             return True
         if world.leads:
             steps, known = self.training.total_steps, known_metrics(self.config.out)
-            say_nothing_to_do(self.config.out, f"{steps} steps are done", **known)
+            say_nothing_to_do(self.config.out, such(steps, "steps", "done"), **known)
             if self.evaluations is not None:
                 folder, last = self.config.folder, self.exports[0]
                 warn_of_lost_best(folder, self.evaluations, last, trained_steps(folder))

@@ -8,6 +8,7 @@ import logging
 
 from milan_pipeline.cluster.spread import spread
 from milan_pipeline.core.console import say, say_counts, say_nothing_to_do
+from milan_pipeline.core.counting import counted, such
 from milan_pipeline.core.devices import pick_device
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.progress import progress_bar
@@ -35,7 +36,7 @@ def transcode(config: Transcode, stop: StopRequest) -> None:
     """
     plan = make_plan(config)
     if plan.existing is not None and _nothing_to_do(config, plan):
-        say_nothing_to_do(config.out, f"{len(plan.units)} units are done")
+        say_nothing_to_do(config.out, such(len(plan.units), "units", "done"))
         return
     if not config.on_dask:  # Dask workers have devices of their own
         pick_device(config.device)  # refuse a missing device before anything is written
@@ -115,7 +116,9 @@ def _finish(config: Transcode, plan: Plan, record: StageRecord, *, done_now: int
     """Set the record to "done"; if the source is not finished, print what is missing."""
     missing = len(plan.record.units(plan.views)) - len(plan.units)
     if missing:
-        said = f"{done_now} units done now; {missing} units are not in {config.source} yet"
+        said = f"{counted(done_now, 'units')} done now; " + such(
+            missing, "units", f"not in {config.source} yet"
+        )
         say(f"{config.out}: {said}", out=config.out, units_done_now=done_now, missing=missing)
         return
     counts = {

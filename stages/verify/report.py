@@ -12,6 +12,7 @@ import torch
 from milan_pipeline import storage
 from milan_pipeline.codecs.registry import DIRECTIONAL
 from milan_pipeline.core.console import report
+from milan_pipeline.core.counting import are
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import DataError
 from milan_pipeline.extraction.live_check import Comparison
@@ -183,7 +184,8 @@ class _Findings:
         if self.faults:
             named = ", ".join(unit.path for unit in list(self.faults)[:NAMED_UNITS])
             raise DataError(
-                f"{len(self.faults)} of {self.units} units of {url} are not sound ({named}); "
+                f"{len(self.faults)} of {self.units} units of {url} {are(len(self.faults))} not "
+                f"sound ({named}); "
                 f"{self._remedy()}"
             )
         if self.fidelity is not None and self.fidelity < LEAST_COSINE:

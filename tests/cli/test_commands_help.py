@@ -10,9 +10,10 @@ from milan_pipeline.cli.commands import VERBOSITY, StageCommand, stage_command
 from milan_pipeline.cli.main import group
 from milan_pipeline.cli.options import GROUPS
 from milan_pipeline.cli.recipes import PIPELINE, in_pipeline_order, installed_stages, stage_names
+from milan_pipeline.cli.values import Number
 from tests.support.cli import Bake
 
-NUMBERS = (click.INT, click.FLOAT)
+NUMBERS = (Number, click.types.IntParamType)
 
 
 def loaded(stage: str) -> StageCommand:
@@ -41,7 +42,7 @@ def flaws(command: StageCommand) -> list[str]:
 def option_flaws(option: click.Option) -> list[str]:
     said = (option.help or "").strip()
     found = [] if said.endswith(".") else ["has no help"]
-    if option.type in NUMBERS and option.metavar is None:
+    if isinstance(option.type, NUMBERS) and option.metavar is None:
         found.append("has no unit")
     is_plain_flag = option.is_flag and not option.secondary_opts
     if not (option.required or option.show_default or is_plain_flag or "default:" in said):

@@ -37,7 +37,7 @@ def test_a_terminal_that_lacks_a_character_gets_another(photos, tmp_path, monkey
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(terminal, encoding="latin-1"))
     run_cli("pack-images", photos, tmp_path / "\N{GREEK SMALL LETTER PI}")
     sys.stdout.flush()
-    assert rb"\u03c0: 1 shards" in terminal.getvalue()
+    assert rb"\u03c0: 1 shard" in terminal.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def told(*words: str, run=bake) -> Result:
 def test_a_summary_and_what_is_beside_it() -> None:
     result = told()
     assert result.stdout == (
-        "a line without figures\ncakes: 2 of 3\nshop: 2 cakes, 1 cakes done now\n"
+        "a line without figures\ncakes: 2 of 3\nshop: 2 cakes, 1 cake done now\n"
     )
     assert result.stderr == "the oven is cold\nWarning: it smells\n"
 

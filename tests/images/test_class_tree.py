@@ -82,8 +82,8 @@ def test_classes_of_nothing_but_sub_folders_are_pointed_out(said):
 def test_other_formats_and_folders_without_pictures_are_counted(said):
     first, second = said("cat/a.jpg", "dog/b.tif", "dog/c.tif", "labels/a.txt")
     assert "2 of 3 pictures in" in first
-    assert "(dog/b.tif, dog/c.tif); convert them" in first
-    assert "1 folders of" in second
+    assert "(dog/b.tif, dog/c.tif); convert to" in first
+    assert "1 folder without a picture in" in second
     assert "(labels)" in second
 
 
@@ -125,7 +125,7 @@ def test_many_names_are_cut_short():
     ("labels", "message"),
     [
         (("a cat", "a dog"), r"each image of .* has a class of its own \(a cat, a dog\)"),
-        (("0", ""), "1 of 2 images of .* have no class"),
+        (("0", ""), "1 of 2 images of .* has no class"),
         (("cat", "cat"), None),
         (("", ""), None),
         (("0", "1"), None),

@@ -150,7 +150,7 @@ def test_folders_that_are_reached_twice_are_said(tmp_path, caplog):
     touch(tmp_path, "cat/a.jpg", "dog/b.jpg")
     (tmp_path / "cat" / "dog").symlink_to("../dog")
     assert names(walk_folder(tmp_path)) == ["cat/a.jpg", "cat/dog/b.jpg", "dog/b.jpg"]
-    assert "1 folders below" in caplog.text
+    assert "1 folder below" in caplog.text
     assert "come more than once" in caplog.text
 
 

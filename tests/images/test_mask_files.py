@@ -95,7 +95,7 @@ def test_a_mask_that_cannot_be_one_is_named(tmp_path):
 def test_masks_without_an_image_are_pointed_out(tmp_path, caplog):
     touch(tmp_path, "in/0.jpg", "masks/0.png", "masks/1.png", "masks/notes.txt")
     find_source(tmp_path / "in", masks=tmp_path / "masks")
-    assert f"1 masks in {tmp_path}/masks have no image (1.png)" in caplog.text
+    assert f"1 mask in {tmp_path}/masks has no image (1.png)" in caplog.text
 
 
 def test_masks_of_a_list_lie_below_its_folder(tmp_path):

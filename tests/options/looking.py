@@ -32,6 +32,7 @@ PLAN = Table(
         "epochs": Differs(10),
         "students": Differs(2),
         "devices": Differs(2),
+        "student": Differs("vit_tiny_patch16_224"),
         "student_rate": Differs(500.0),
         "teacher_rate": Differs(50.0),
         "read_bandwidth": Differs(2e6),

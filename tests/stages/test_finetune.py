@@ -131,7 +131,7 @@ def test_layer_decay_slows_the_first_layers_and_not_the_head(data, tmp_path):
 def test_the_end_is_a_line_of_a_table(data, tmp_path, capsys):
     finetune(*data, tmp_path, "--max-steps", 1, "--label", "tiny one")
     said = capsys.readouterr().out.splitlines()
-    assert re.search(r"1 steps, 1 of them now; .* images/s", said[0])
+    assert re.search(r"1 step, 1 of them now; .* images/s", said[0])
     assert said[1].split("   ")[0].strip() == "encoder"
     top1 = record(tmp_path, "scores.json")["metrics"]["top1"]
     assert re.match(rf"tiny one +{top1:.2f} +{top1:.2f} +12 +9 +0$", said[2])

@@ -85,7 +85,7 @@ def test_a_second_run_has_nothing_to_do_and_new_tars_are_added(
     run_cli("index", foreign / "web-000.tar")
     first = (foreign / "manifest.json").read_bytes()
     run_cli("index", foreign / "web-000.tar")
-    assert "nothing to do, 1 shards are listed" in capsys.readouterr().out
+    assert "nothing to do, 1 shard is listed" in capsys.readouterr().out
     assert (foreign / "manifest.json").read_bytes() == first
     run_cli("index", foreign / "web-{000,001}.tar", "--dry-run")
     said = capsys.readouterr().out
@@ -108,8 +108,8 @@ def test_a_tar_that_is_there_twice_is_warned_of(foreign: Path, capsys) -> None:
     (foreign / "copy.tar").write_bytes((foreign / "web-000.tar").read_bytes())
     run_cli("index", foreign / "web-000.tar", foreign / "copy.tar")
     said = capsys.readouterr().err
-    assert "1 tars of" in said
-    assert "are copies of others (copy is one of web-000), so that their images come twice" in said
+    assert "1 tar of" in said
+    assert "repeat others (copy is a copy of web-000), so that images come twice" in said
 
 
 def test_overwrite_reads_again_what_is_named_and_keeps_the_rest(
@@ -445,3 +445,14 @@ def test_what_is_given_in_place_of_tars(
 ) -> None:
     run_cli("index", foreign / given, "--out", foreign, code=2)
     assert re.search(remedy, capsys.readouterr().err)
+
+
+def test_the_label_of_a_volume_is_no_sample(foreign: Path, capsys) -> None:
+    with tarfile.open(foreign / "web-000.tar") as tar:
+        tar.extractall(foreign / "in", filter="data")
+    subprocess.run(
+        ["tar", "--sort=name", "-cf", "labelled.tar", "-V", "disk 1", "-C", "in", "."],
+        cwd=foreign, check=True,
+    )  # fmt: skip
+    run_cli("index", foreign / "labelled.tar", "--max-bad-fraction", 0)
+    assert "1 shard, 3 images, 0 left out" in capsys.readouterr().out

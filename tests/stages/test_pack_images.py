@@ -94,7 +94,7 @@ def test_what_is_no_image_is_in_the_ledger(
     (source / "empty.png").write_bytes(b"")
     (source / "notes.txt").write_text("about")
     run_cli("pack-images", source, tmp_path / "out")
-    assert "1 images, 2 skipped, 1 ignored" in capsys.readouterr().out
+    assert "1 image, 2 skipped, 1 ignored" in capsys.readouterr().out
     manifest = load(tmp_path / "out")
     assert list(content(tmp_path / "out")) == ["good"]
     ledger = {row["file"]: row for row in manifest.shards[0].details["skipped"]}
@@ -346,7 +346,7 @@ def test_images_beside_class_folders_are_pointed_out(tmp_path: Path, capsys) -> 
     write_picture(tmp_path / "in/cover.jpg", 1)
     run_cli("pack-images", tmp_path / "in", tmp_path / "out")
     said = capsys.readouterr()
-    assert "Warning: 1 images beside the sub-folders (cover.jpg" in said.err
+    assert "Warning: 1 image beside the sub-folders (cover.jpg" in said.err
     assert "0 classes, 2 images" in said.out
 
 

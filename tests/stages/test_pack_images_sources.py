@@ -23,7 +23,7 @@ def test_a_wrapper_folder_is_pointed_out(pictures: Path, tmp_path: Path, capsys)
     run_cli("pack-images", tmp_path / "wrap", tmp_path / "out")
     said = capsys.readouterr()
     assert f"if the classes are the folders below, give {tmp_path}/wrap/images" in said.err
-    assert "1 classes (images)" in said.out
+    assert "1 class (images)" in said.out
 
 
 def test_images_under_other_names_are_packed_and_lost_ones_are_named(tmp_path, capsys) -> None:
@@ -38,7 +38,7 @@ def test_images_under_other_names_are_packed_and_lost_ones_are_named(tmp_path, c
     said = capsys.readouterr()
     assert "2 classes (ant, bee), 3 images, 2 skipped" in said.out
     assert "1 of 5 pictures in" in said.err
-    assert "1 of 2 classes have no image that was packed (bee)" in said.err
+    assert "1 of 2 classes has no image that was packed (bee)" in said.err
     ledger = load(tmp_path / "out").shards[0].details["skipped"]
     assert {row["file"]: row["reason"][:11] for row in ledger} == {
         "d.tif": "the bytes s",
@@ -76,7 +76,7 @@ def test_a_folder_of_the_sources_own_images_is_no_destination(tmp_path, capsys):
     for name in "ab":
         write_picture(tmp_path / "in" / name / "0.jpg", 1)
     run_cli("pack-images", tmp_path / "in", tmp_path / "in" / "a", code=2)
-    assert "is a part of SOURCE with 1 pictures (0.jpg), which" in capsys.readouterr().err
+    assert "is a part of SOURCE with 1 picture (0.jpg), which" in capsys.readouterr().err
     for _ in range(2):
         run_cli("pack-images", tmp_path / "in", tmp_path / "in" / "shards")
 

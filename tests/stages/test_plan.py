@@ -122,6 +122,31 @@ def test_without_rates_multiply_adds_speak(tiny_clip: Path, capsys) -> None:
     assert "by multiply-adds alone" in capsys.readouterr().out
 
 
+def test_another_student_of_a_recipe_is_not_taken_for_a_vit_b(
+    tiny_clip: Path, tmp_path: Path, capsys
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("pretrain: {student: vit_tiny_patch16_224, epochs: 2}\n")
+    run_cli("plan", "--samples", 5, "--teacher", f"local-dir:{tiny_clip}", "--config", recipe)
+    said = capsys.readouterr().out
+    assert "G multiply-adds more, of the teacher" in said
+    assert "ViT-B/16" not in said
+    assert "by multiply-adds alone" not in said
+
+
+def test_numbers_may_be_written_as_users_do(tiny_clip: Path, tmp_path: Path, capsys) -> None:
+    def stated(*words: object) -> object:
+        run_cli("plan", "--teacher", f"local-dir:{tiny_clip}", *words, "--json", "--quiet")
+        return document(capsys)
+
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("plan: {image-bytes: 110kB, samples: 1.5e3}\n")
+    plain = stated("--samples", 1500, "--image-bytes", 110000, "--read-bandwidth", 2e9)
+    short = ("--samples", "1.5k", "--image-bytes", "110kB", "--read-bandwidth", "2GB/s")
+    assert stated(*short) == plain
+    assert stated("--config", recipe, "--read-bandwidth", "2e9") == plain
+
+
 def test_a_recipe_of_other_stages_is_enough(tiny_clip: Path, tmp_path: Path, capsys) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(

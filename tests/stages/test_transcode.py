@@ -182,7 +182,7 @@ def test_the_codec_of_an_unfinished_store_is_not_fitted_again(
     assert "is not finished; run extract-targets again" in capsys.readouterr().err
     assert not out.exists()
     transcode(source, out, "--allow-unfinished")
-    assert "5 units done now; 1 units are not in " in capsys.readouterr().out
+    assert "5 units done now; 1 unit is not in " in capsys.readouterr().out
     assert record_of(out)["state"] == "running"
     pack(out, tmp_path / "packed", code=1)
     assert "is not finished; run transcode again" in capsys.readouterr().err
@@ -190,7 +190,7 @@ def test_the_codec_of_an_unfinished_store_is_not_fitted_again(
     mark.write_bytes(late)
     record.write_bytes(record_bytes(json.loads(record.read_text()) | {"state": "done"}))
     transcode(source, out)
-    assert "1 units done now" in capsys.readouterr().out
+    assert "1 unit done now" in capsys.readouterr().out
     assert first.items() <= content(out).items()
     # Fitted to fewer targets than the other one.
     assert read_identity(str(out))["codec"] != read_identity(str(transcoded))["codec"]
@@ -211,7 +211,7 @@ def test_a_unit_is_done_again_when_the_one_it_was_made_of_has_changed(
     assert "view-01/images-000001: the unit that it was transcoded from has changed\n" in said
     before = content(out)
     transcode(source, out)
-    assert "6 units, 1 units done now" in capsys.readouterr().out
+    assert "6 units, 1 unit done now" in capsys.readouterr().out
     assert {path for path, data in content(out).items() if data != before[path]} == {
         "done/view-01/images-000001.json"
     }

@@ -195,7 +195,7 @@ def test_damage_is_found(store: Path, kind: str, capsys) -> None:
     found, said = verify(store, capsys, "--sample", 0, code=1)
     assert list(found["faults"]) == [UNIT]
     assert any(reason in fault for fault in found["faults"][UNIT]), found["faults"]
-    assert f"1 of 6 units of {store} are not sound ({UNIT}); --repair" in said
+    assert f"1 of 6 units of {store} is not sound ({UNIT}); --repair" in said
     assert files_and_times(store) == damaged
 
 

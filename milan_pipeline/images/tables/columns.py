@@ -11,6 +11,7 @@ NONE = "none"
 """In place of a column's name: the table has no such column."""
 IMAGES = ("path", "filepath", "file_path", "file_name", "filename", "image_path", "image", "img")
 LABELS = ("label", "class", "class_name", "category")
+URLS = ("url", "urls", "image_url", "img_url", "link")
 CAPTIONS = ("caption", "text")
 PARTS = ("split", "subset", "partition", "set")
 NAMED = 12
@@ -32,9 +33,16 @@ class Columns:
         """
         found = _column(self.image, IMAGES, names, "--image-column", place)
         if found is None:
+            urls = next((name for name in names if name.strip().lower() in URLS), None)
             raise ConfigError(
                 f"{place} has no column called {', '.join(IMAGES[:-1])} or {IMAGES[-1]}, but "
-                f"{named(names)}; give the column of the images by --image-column"
+                f"{named(names)}; "
+                + (
+                    "give the column of the images by --image-column"
+                    if urls is None
+                    else f"download the images of {urls}, with img2dataset for instance, and give "
+                    "that folder"
+                )
             )
         return found
 

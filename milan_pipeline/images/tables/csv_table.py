@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import re
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from milan_pipeline.images.tables.table import Row
 
 CSV, TSV = ".csv", ".tsv"
 DELIMITERS = (",", ";", "\t")
+SEPARATOR = re.compile(r'"?sep=.?"?\s*')
+"""A first line that tells Excel the separator; it names no column."""
 MOST_CHARACTERS = 1 << 24
 """Of a field; a quote that is never closed would take up the rest of the table."""
 
@@ -90,7 +93,7 @@ class CsvTable:
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         """Yield lines that hold anything: the number of the first, and the fields."""
         csv.field_size_limit(MOST_CHARACTERS)
-        start = 1
+        start = first = 1
         try:
             with self.place.open(
                 newline="", encoding="utf-8-sig", errors="surrogateescape"
@@ -98,14 +101,18 @@ class CsvTable:
                 head = file.readline(MOST_CHARACTERS)
                 if "\0" in head:
                     raise csv.Error("its first line holds zeros")
-                file.seek(0)
+                at = 0
+                if SEPARATOR.fullmatch(head):
+                    start, first, at = 2, 2, file.tell()
+                    head = file.readline(MOST_CHARACTERS)
+                file.seek(at)
                 is_tsv = self.place.suffix.lower() == TSV
                 delimiter = "\t" if is_tsv else max(DELIMITERS, key=head.count)
                 reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
                 for fields in reader:
                     if any(field.strip() for field in fields):
                         yield start, fields
-                    start = reader.line_num + 1
+                    start = reader.line_num + first
         except csv.Error as error:
             raise DataError(
                 f"{self.place} is no CSV table in UTF-8 ({reason_of(error)}, from line {start} "

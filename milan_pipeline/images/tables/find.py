@@ -14,6 +14,7 @@ from milan_pipeline.images.tables.arrow_table import ArrowTable, is_saved
 from milan_pipeline.images.tables.columns import Columns
 from milan_pipeline.images.tables.csv_table import CSV, TSV, CsvTable, names_columns
 from milan_pipeline.images.tables.img2dataset import Img2Dataset, is_img2dataset
+from milan_pipeline.images.tables.json_table import JSONL, JsonTable
 from milan_pipeline.images.tables.listing import source_of
 from milan_pipeline.images.tables.parquet_table import ParquetTable
 from milan_pipeline.images.tables.table import Table
@@ -21,6 +22,8 @@ from milan_pipeline.images.tables.table import Table
 logger = logging.getLogger(__name__)
 
 PARQUET = ".parquet"
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "labels.csv")
+"""Tables beside images, by the names that `datasets` and others give them."""
 
 
 def find_images(
@@ -34,9 +37,9 @@ def find_images(
     """List a dataset of any form.
 
     Args:
-        path: a folder or list of files, as `find_source` takes them; a CSV, TSV or Parquet table; a
-            pattern of Parquet files; or a folder of Parquet files, of what `datasets` saved, or of
-            what img2dataset downloaded.
+        path: a folder or list of files, as `find_source` takes them; a table (CSV, TSV, JSON lines
+            or Parquet); a pattern of Parquet files; or a folder of them, of what `datasets` saved,
+            or of what img2dataset downloaded.
         columns: which columns of a table are used.
         folder: what the paths of a table are relative to; None is the table's own folder.
         masks: folder of the masks; see `find_source`.
@@ -56,7 +59,10 @@ def find_images(
                 f"--image-folder and options of columns are for tables, but {path} is a {what} of "
                 "files; leave them out"
             )
-        return find_source(path, masks=masks, leave_out=leave_out)
+        source = find_source(path, masks=masks, leave_out=leave_out)
+        if not source.classes and not source.is_listed:
+            _warn_of_metadata(path)
+        return source
     if masks is not None:
         raise ConfigError(
             f"--masks {masks} does not go with the table {path}; give a folder, or a list with a "
@@ -68,8 +74,9 @@ def find_images(
 def table_of(path: Path, columns: Columns, folder: Path | None) -> Table | None:
     """Open a table, whose rows are not read yet; None if the path is a folder or list of files."""
     below = path.parent if folder is None else folder
-    if _is_csv(path, is_asked=columns != Columns() or folder is not None):
-        table = CsvTable(path, columns, below)
+    kind = _text_table(path, is_asked=columns != Columns() or folder is not None)
+    if kind is not None:
+        table = kind(path, columns, below)
         _say_columns(path, table.image_column, table.label_column, table.caption_column)
         return table
     if files := _parquet_files(path):
@@ -93,12 +100,24 @@ def table_of(path: Path, columns: Columns, folder: Path | None) -> Table | None:
     return Img2Dataset(path, columns)
 
 
-def _is_csv(path: Path, *, is_asked: bool) -> bool:
-    """Tell whether a path is a CSV table; one in `.tsv` may also be a list, which has no head."""
+def _warn_of_metadata(folder: Path) -> None:
+    """Say so where a folder without classes has a table of them, as `datasets` has it there."""
+    for name in METADATA:
+        if os.path.isfile(folder / name):  # noqa: PTH113 - raises nothing
+            logger.warning(
+                "%s is not read; to pack the classes and captions that it has, give it as SOURCE",
+                folder / name,
+            )
+
+
+def _text_table(path: Path, *, is_asked: bool) -> type[CsvTable | JsonTable] | None:
+    """Return the kind of a table of text; one in `.tsv` may also be a list, which has no head."""
     ending = path.suffix.lower()
-    if ending not in (CSV, TSV) or not os.path.isfile(path):  # noqa: PTH113 - raises nothing
-        return False
-    return ending == CSV or is_asked or names_columns(path)
+    if ending not in (CSV, TSV, *JSONL) or not os.path.isfile(path):  # noqa: PTH113 - raises nothing
+        return None
+    if ending in JSONL:
+        return JsonTable
+    return CsvTable if ending == CSV or is_asked or names_columns(path) else None
 
 
 def _parquet_files(path: Path) -> list[Path]:

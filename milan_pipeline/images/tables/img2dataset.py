@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from milan_pipeline import storage
+from milan_pipeline.core.counting import are, counted
 from milan_pipeline.errors import ConfigError, DataError, reason_of
 from milan_pipeline.images.class_tree import some
 from milan_pipeline.images.folder_walk import Ignored
@@ -147,8 +148,9 @@ class Img2Dataset:
                 unfinished.append(name)
         if unfinished:
             logger.warning(
-                "%d shards of %s are left out, since their download has not ended (%s)",
-                *(len(unfinished), self.folder, some(unfinished)),
+                "%s of %s %s left out, since their download has not ended (%s)",
+                *(counted(len(unfinished), "shards"), self.folder, are(len(unfinished))),
+                some(unfinished),
             )
 
 

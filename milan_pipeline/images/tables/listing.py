@@ -34,6 +34,8 @@ WHOLE = re.compile(r"(\d+)\.0+")
 NO_FILE = "a path without a file"
 IN_FILE = -1
 URL = "://"
+BASE64 = re.compile(r"data:image/\w+;base64,.*|(/9j/|iVBORw0KGgo|UklGR)[\w+/\s]{99,}=*", re.DOTALL)
+"""A JPEG, PNG or WebP as text."""
 
 
 class TableRows:
@@ -268,6 +270,10 @@ def _require_files(found: FoundFiles, read: _Read, table: Table) -> None:
 
 
 def _remedy(folder: Path, path: str) -> str:
+    if BASE64.fullmatch(path):
+        return (
+            "the column has images as base64 text: decode it into bytes, and save those as Parquet"
+        )
     if URL in path:
         return (
             "images are read from a disk: download them, with img2dataset for instance, and give "

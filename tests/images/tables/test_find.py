@@ -146,7 +146,7 @@ def test_shards_whose_download_goes_on_are_left_out_with_a_warning(tmp_path, cap
     warn_of_source(found, source)
     assert len(found.files) == 2
     (said,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
-    assert said.startswith("1 shards of ")
+    assert said.startswith("1 shard of ")
     assert said.endswith("since their download has not ended (00001.tar)")
 
 

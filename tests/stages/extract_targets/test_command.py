@@ -307,3 +307,13 @@ def test_killed_at_any_write_it_ends_with_the_same_bytes(
         assert run_and_kill(writes, *words, "--out", watched(out))
         run_cli(*words, "--out", out)
         assert files_without(out, "extract-targets.json") == undisturbed
+
+
+def test_a_dry_run_misses_weights_that_are_not_there(
+    image_shards: Path, tmp_path: Path, capsys
+) -> None:
+    clip = write_tiny_clip(tmp_path / "clip")
+    for path in clip.glob("*.safetensors"):
+        path.unlink()
+    extract_targets(image_shards, clip, tmp_path / "t.zarr", "--dry-run", code=2)
+    assert "has no weights beside its configuration" in capsys.readouterr().err

@@ -123,7 +123,7 @@ def test_layer_decay_slows_the_first_layers_and_not_the_head(data, tmp_path):
 def test_the_end_is_a_line_of_a_table(data, tmp_path, capsys):
     segment(*data, tmp_path, "--max-steps", 1, "--label", "tiny one")
     said = capsys.readouterr().out.splitlines()
-    assert re.search(r"1 steps, 1 of them now; .* images/s", said[0])
+    assert re.search(r"1 step, 1 of them now; .* images/s", said[0])
     miou, macc, aacc = (
         record(tmp_path, "scores.json")["metrics"][n] for n in said[1].lower().split()[1:6:2]
     )
