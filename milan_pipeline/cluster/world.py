@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from milan_pipeline.cluster.launch import is_launched, require_meeting_place, variable
 from milan_pipeline.errors import ConfigError, MilanError, StorageError
+
+ResultT = TypeVar("ResultT")
 
 TORCHRUN = "TORCHELASTIC_RUN_ID"
 """A variable that torchrun alone sets."""
@@ -73,14 +75,12 @@ class World:
         """Return when every process has called this."""
         self.most(0)
 
-    @contextlib.contextmanager
-    def first_process_first(self) -> Iterator[None]:
-        """Run the block in the first process, then in the others, which find what it wrote."""
-        if not self.leads:
-            self.wait_for_all()
-        yield
-        if self.leads:
-            self.wait_for_all()
+    def of_first(self, make: Callable[[], ResultT]) -> ResultT:
+        """Have the first process make a value; the others receive it, pickled."""
+        values: list[Any] = [make() if self.leads else None]
+        if self.size > 1:
+            dist.broadcast_object_list(values)
+        return cast(ResultT, values[0])
 
 
 def local_device(device: torch.device) -> torch.device:

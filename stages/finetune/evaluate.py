@@ -2,16 +2,16 @@
 
 import dataclasses
 import functools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from milan_pipeline.cluster.world import World
 from milan_pipeline.core.console import warn
 from milan_pipeline.data.class_names import require_same_names
-from milan_pipeline.data.labelled import LabelledTable, open_labelled
+from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.encoders.load import fingerprint
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.class_coverage import warnings_of_classes
@@ -24,6 +24,7 @@ from milan_pipeline.stages.finetune.check import classes_of
 from milan_pipeline.stages.finetune.command import Finetune
 from milan_pipeline.stages.finetune.plan import require_known_classes
 from milan_pipeline.stages.shared.labelled import EvaluationPlan, evaluate_as_planned
+from milan_pipeline.stages.shared.labelled_tables import open_scored
 from milan_pipeline.stages.shared.training import (
     ledger_of,
     stage_record,
@@ -34,14 +35,14 @@ from milan_pipeline.stages.shared.training_options import Process
 
 
 def plan_evaluation(
-    config: Finetune, device: torch.device, *, scans: Path | None = None
+    config: Finetune, device: torch.device, *, world: World | None = None
 ) -> EvaluationPlan[Finetune]:
     """Open a classifier and the images.
 
     Args:
         config: the options.
         device: to score on.
-        scans: see `labelled.open_labelled`.
+        world: see `labelled.open_tables`.
 
     Raises:
         ConfigError: the images are not of its classes, or it takes others than `--image-size`.
@@ -59,7 +60,7 @@ def plan_evaluation(
         )
     if config.crop_pct is not None:
         description = dataclasses.replace(description, crop_pct=config.crop_pct)
-    val = open_labelled(config.val, kind="class", scans=scans)
+    val = open_scored(config, kind="class", world=world)
     require_same_names(
         description.classes,
         val.classes,
@@ -80,8 +81,7 @@ def plan_evaluation(
 
 def evaluate_only(config: Finetune, process: Process) -> None:
     """Score a classifier, together with the other processes."""
-    with process.world.first_process_first():
-        planned = plan_evaluation(config, process.device, scans=config.scans)
+    planned = plan_evaluation(config, process.device, world=process.world)
     if process.world.leads:
         _warn_of_unscored(planned)
     evaluate_as_planned(planned, process)

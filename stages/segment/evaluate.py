@@ -2,12 +2,12 @@
 
 import dataclasses
 import functools
-from pathlib import Path
 
 import torch
 
+from milan_pipeline.cluster.world import World
 from milan_pipeline.core.console import warn
-from milan_pipeline.data.labelled import LabelledTable, open_labelled
+from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.encoders.load import fingerprint
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.evaluate.segmentation.files import (
@@ -28,19 +28,20 @@ from milan_pipeline.stages.segment.choices import (
 )
 from milan_pipeline.stages.segment.command import Segment
 from milan_pipeline.stages.shared.labelled import EvaluationPlan, evaluate_as_planned
+from milan_pipeline.stages.shared.labelled_tables import open_scored
 from milan_pipeline.stages.shared.training import ledger_of, stage_record, with_frozen_choices
 from milan_pipeline.stages.shared.training_options import Process
 
 
 def plan_evaluation(
-    config: Segment, device: torch.device, *, scans: Path | None = None
+    config: Segment, device: torch.device, *, world: World | None = None
 ) -> EvaluationPlan[Segment]:
     """Open a segmenter, images and masks.
 
     Args:
         config: the options; the segmenter itself says how many classes it knows.
         device: to score on.
-        scans: see `labelled.open_labelled`.
+        world: see `labelled.open_tables`.
 
     Raises:
         ConfigError: the segmenter tells another number of classes apart.
@@ -56,7 +57,7 @@ def plan_evaluation(
     config = settled(config, device, image_size=description.image_size)
     config = dataclasses.replace(config, **dataclasses.asdict(description.spec))
     names = class_names(config) or description.classes
-    val = open_labelled(config.val, kind="mask", scans=scans)
+    val = open_scored(config, kind="mask", world=world)
     encoder = fingerprint(config.encoder)
     return EvaluationPlan(
         config=config,
@@ -73,8 +74,7 @@ def plan_evaluation(
 
 def evaluate_only(config: Segment, process: Process) -> None:
     """Score a segmenter, together with the other processes."""
-    with process.world.first_process_first():
-        planned = plan_evaluation(config, process.device, scans=config.scans)
+    planned = plan_evaluation(config, process.device, world=process.world)
     if process.world.leads:
         warn_of_other_masks(config)
         warn_of_idle_options(planned.config)

@@ -31,7 +31,8 @@ from milan_pipeline.stages.shared.checking import (
     warn_of_copies,
     warn_of_equal_sets,
 )
-from milan_pipeline.stages.shared.labelled import LabelledPlan, open_tables, settled_parts
+from milan_pipeline.stages.shared.labelled import LabelledPlan, settled_parts
+from milan_pipeline.stages.shared.labelled_tables import open_tables
 from milan_pipeline.stages.shared.training import with_frozen_choices
 from milan_pipeline.stages.shared.training_notes import warn_of_rising_rate
 from milan_pipeline.training.checkpoints import require_recorded

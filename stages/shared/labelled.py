@@ -6,9 +6,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
-from milan_pipeline.cluster.world import World
 from milan_pipeline.core.console import say, say_nothing_to_do
-from milan_pipeline.data.labelled import Kind, LabelledTable, open_labelled
+from milan_pipeline.data.labelled import LabelledTable
 from milan_pipeline.data.order import OrderConfig
 from milan_pipeline.encoders.backbone import Backbone
 from milan_pipeline.encoders.load import fingerprint, load_backbone
@@ -132,29 +131,6 @@ class EvaluationPlan(Generic[LabelledT]):
     def describe(self) -> None:
         """Say how many images there are to score."""
         say(f"images to score: {self.val.samples}", images_to_score=self.val.samples)
-
-
-def open_tables(
-    config: LabelledOptions, *, kind: Kind, world: World | None
-) -> tuple[LabelledTable, LabelledTable]:
-    """Open the images to train on, in a drawn order, and those to score on, in their own.
-
-    Args:
-        config: the options.
-        kind: of the labels.
-        world: the processes of the run; the first one reads the labels that indices lack and keeps
-            them in the run folder, where the others read them. None keeps nothing.
-
-    Raises:
-        ConfigError: there are no such images.
-        DataError: images have no labels.
-    """
-    scans = config.scans if world else None
-    with (world or World()).first_process_first():
-        labelled = open_labelled(str(config.train), kind=kind, scans=scans)
-        val = open_labelled(config.val, kind=kind, scans=scans)
-    train = labelled.subset(config.label_fraction, config.seed)
-    return train.shuffled(config.seed), val
 
 
 def settled_parts(

@@ -1,9 +1,7 @@
 """Labelled samples of shards and folders: the same images and labels, verified, and shares."""
 
-import dataclasses
 import io
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +15,6 @@ from milan_pipeline.errors import ConfigError, DataError, MissingDataError
 from milan_pipeline.report.folder_kind import folder_kind
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.shards.writer import Sample, write_shard
-from milan_pipeline.stages.finetune.command import Finetune
-from milan_pipeline.stages.finetune.plan import open_class_tables
 from tests.support.cli import run_cli
 from tests.support.labelled import forget_labels
 from tests.support.pictures import write_picture
@@ -104,27 +100,6 @@ def test_labels_that_an_older_index_lacks_are_read_once_and_kept(shards, tmp_pat
     kept[0].write_bytes(kept[0].read_bytes()[:-1] + b"\xff")
     with pytest.raises(DataError, match=r"\.tar"):  # a damaged scan is not believed
         open_labelled(str(folder), kind="class", scans=scans)
-
-
-@dataclasses.dataclass(frozen=True)
-class Follower(World):
-    """The second of two processes; while it waits, the first reads all labels."""
-
-    config: Finetune | None = None
-
-    def wait_for_all(self):
-        assert self.config is not None
-        open_class_tables(self.config, World())
-        for tar in Path(str(self.config.train)).glob("*.tar"):
-            tar.write_bytes(b"")
-
-
-def test_only_the_first_process_reads_the_tars_for_labels(shards, tmp_path):
-    folder = shutil.copytree(shards, tmp_path / "shards")
-    forget_labels(folder)
-    config = Finetune(encoder="x", train=str(folder), val=str(folder), out=str(tmp_path / "run"))
-    world = Follower(rank=1, size=2, config=config)
-    assert [table.samples for table in open_class_tables(config, world)] == [20, 20]
 
 
 def png(pixels):

@@ -3,6 +3,7 @@
 import functools
 import json
 import socket
+import unittest.mock
 from typing import Any
 
 import pytest
@@ -11,7 +12,10 @@ from safetensors.torch import load_file
 
 from milan_pipeline.cluster.launch import is_launched
 from milan_pipeline.cluster.world import World, joined_world, local_device
+from milan_pipeline.data.labelled import open_labelled
 from milan_pipeline.errors import ConfigError, DataError, StorageError
+from milan_pipeline.stages.finetune.command import Finetune
+from milan_pipeline.stages.shared.labelled_tables import open_tables
 from milan_pipeline.training.checkpoints import AVERAGE, MODEL, OPTIMISER, newest_checkpoint
 from tests.support.cli import extract_targets, run_cli
 from tests.support.clip import write_tiny_clip
@@ -204,6 +208,31 @@ def test_the_end_of_one_process_ends_all(shards, tmp_path):
     assert "another process" in str(first)
 
 
+def open_some(world, folder):
+    """Return what a process has of the tables, and which places it opened itself."""
+    looked_at = []
+
+    def noting(place, **how):
+        looked_at.append(place)
+        return open_labelled(place, **how)
+
+    place = str(folder)
+    config = Finetune(
+        encoder="timm:test_vit", train=place, val=place, out=f"{place}-run", label_fraction=0.5
+    )
+    with unittest.mock.patch("milan_pipeline.stages.shared.labelled_tables.open_labelled", noting):
+        train, val = open_tables(config, kind="class", world=world)
+    seen = [[*table.names(), *map(str, table.parts[0].labels)] for table in (train, val)]
+    return looked_at, seen, len(next(val.read(val.places()))["image"])
+
+
+def test_one_process_lists_the_labelled_images_for_all(pictures):
+    (first, *ours), (second, *theirs) = returned(run_world(2, open_some, pictures))
+    assert (first, second) == ([str(pictures)] * 2, [])
+    assert ours == theirs
+    assert [len(names) for names in ours[0]] == [24, 48]  # each image and its label
+
+
 # ---- one process
 
 
@@ -212,6 +241,7 @@ def test_alone_every_agreement_is_with_oneself():
     assert world.leads
     assert world.most(3) == 3
     assert world.gather("own") == ["own"]
+    assert world.of_first(lambda: "own") == "own"
     world.wait_for_all()
 
 
