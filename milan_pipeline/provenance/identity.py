@@ -218,3 +218,21 @@ def require_hash(identity: Identity, wanted: str, *, what: str) -> None:
             f"{what} holds other targets here than for the process that began; give a URL "
             "or a folder that all machines share"
         )
+
+
+def require_stage(previous: Mapping[str, Any], stage: str, *, what: str) -> None:
+    """Refuse a folder that another stage wrote.
+
+    Args:
+        previous: the record there; an empty one is nobody's.
+        stage: that is to write there.
+        what: names the folder.
+
+    Raises:
+        MismatchError: another one wrote it.
+    """
+    there = previous.get("stage", stage)
+    if there != stage:
+        raise MismatchError(
+            f"{what} holds the output of `{there}`, not of `{stage}`; give another output folder"
+        )

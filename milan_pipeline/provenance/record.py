@@ -20,7 +20,12 @@ from milan_pipeline.core.console import note
 from milan_pipeline.core.cores import threads_in_use
 from milan_pipeline.core.schema import DocumentError, conforming, parsed
 from milan_pipeline.errors import DataError, MismatchError, MissingDataError
-from milan_pipeline.provenance.identity import content_hash, own_content, require_same
+from milan_pipeline.provenance.identity import (
+    content_hash,
+    own_content,
+    require_same,
+    require_stage,
+)
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 RECORDED_PACKAGES = (
@@ -106,11 +111,7 @@ class StageRecord:
         if previous is None:
             return None
         what = storage.folder_of(self.url)
-        if previous["stage"] != self.stage:
-            raise MismatchError(
-                f"{what} holds the output of `{previous['stage']}`, not of `{self.stage}`; give "
-                "another output folder"
-            )
+        require_stage(previous, self.stage, what=what)
         known = previous["inputs"]
         then = {"options": own_content(self._content_of(previous), known), "inputs": known}
         ours = {"options": own_content(self._content, known), "inputs": dict(self.inputs)}
@@ -202,8 +203,7 @@ class StageRecord:
             counts: what was counted.
             seconds: time that the stage took; None is the time since this object was made.
         """
-        if seconds is None:
-            seconds = time.time() - self._started
+        seconds = time.time() - self._started if seconds is None else seconds
         document = {
             "stage": self.stage,
             "state": state,

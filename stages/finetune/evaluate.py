@@ -49,7 +49,7 @@ def plan_evaluation(
         MissingDataError, DataError: there is no such classifier, or no labelled images.
         MismatchError: the classifier's weights do not fit its description.
     """
-    config = with_frozen_choices(config, "precision")
+    config = with_frozen_choices("finetune", config, "precision")
     precision = training_precision(config.precision, device)
     config = dataclasses.replace(config, precision=precision)
     model, description = read_classifier(config.encoder)

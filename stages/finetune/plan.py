@@ -156,7 +156,7 @@ def plan(config: Finetune, device: torch.device, *, world: World | None = None) 
             is of another run, or has checkpoints of no known one.
     """
     require_recorded(config.folder)
-    config = with_frozen_choices(config, "batch_size", "lanes", "precision")
+    config = with_frozen_choices("finetune", config, "batch_size", "lanes", "precision")
     train, val = open_class_tables(config, world)
     precision = training_precision(config.precision, device)
     config = dataclasses.replace(config, precision=precision, warmup_epochs=config.warmup)

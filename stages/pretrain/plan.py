@@ -191,7 +191,7 @@ def _settled(config: Pretrain, device: torch.device) -> tuple[Pretrain, RunData 
     frozen = ["views", "batch_size", "lanes", "precision", "warmup_epochs"]
     if _draws_by_recorded_prior(config):
         frozen.append("prior_from")
-    config = with_frozen_choices(config, *frozen)
+    config = with_frozen_choices("pretrain", config, *frozen)
     data = _open_data(config)
     warmup = config.warmup_epochs
     chosen: dict[str, Any] = dict(config.choices())

@@ -88,7 +88,9 @@ def class_names(config: Segment) -> tuple[str, ...]:
             "in each line"
         ) from error
     names = [line.strip() for line in text.strip().splitlines()]
-    if len(names) != config.classes or not all(names):
+    if "" in names:
+        raise ConfigError(f"{given}: line {names.index('') + 1} is empty; give its class a name")
+    if len(names) != config.classes:
         raise ConfigError(
             f"{given} has {len(names)} lines for {config.classes} classes; give the name of one "
             "class in each line, in the order of their numbers"

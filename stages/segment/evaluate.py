@@ -53,7 +53,7 @@ def plan_evaluation(
             f"--classes {config.classes} is not what --encoder {config.encoder} tells apart, "
             f"{description.spec.classes}; leave it out"
         )
-    config = with_frozen_choices(config, "precision")
+    config = with_frozen_choices("segment", config, "precision")
     config = settled(config, device, image_size=description.image_size)
     config = dataclasses.replace(config, **dataclasses.asdict(description.spec))
     names = class_names(config) or description.classes

@@ -200,7 +200,9 @@ def plan(config: Segment, device: torch.device, *, world: World | None = None) -
             is of another run, or has checkpoints of no known one.
     """
     require_recorded(config.folder)
-    config = settled(with_frozen_choices(config, "batch_size", "lanes", "precision"), device)
+    config = settled(
+        with_frozen_choices("segment", config, "batch_size", "lanes", "precision"), device
+    )
     labels_of(config)  # or say what is wrong with --classes
     names = class_names(config)
     tables = open_tables(config, kind="mask", world=world)

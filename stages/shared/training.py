@@ -23,6 +23,7 @@ from milan_pipeline.data.order import OrderChoice, OrderConfig, StepClock, lanes
 from milan_pipeline.data.stream import batches, step_clock
 from milan_pipeline.data.unreadable import RunLedger
 from milan_pipeline.evaluate.scores_file import known_metrics
+from milan_pipeline.provenance.identity import require_stage
 from milan_pipeline.provenance.record import StageRecord, read_record
 from milan_pipeline.provenance.run_state import CONFIG_NAME, trained_steps
 from milan_pipeline.shards.random_access import SampleTable
@@ -251,17 +252,19 @@ def stage_record(
     return StageRecord(url=url, stage=stage, config=config, inputs=inputs, extent=extent)
 
 
-def with_frozen_choices(config: ConfigT, *names: str) -> ConfigT:
+def with_frozen_choices(stage: str, config: ConfigT, *names: str) -> ConfigT:
     """Fill in what an earlier run into this folder chose where the options leave it open.
 
     Args:
+        stage: the command.
         config: with None or "auto" where a choice is open.
         names: of the options that may be open.
 
     Raises:
-        MismatchError: that run has a schedule of another length.
+        MismatchError: it is of another command, or has a schedule of another length.
     """
     previous = read_record(storage.join(config.out, CONFIG_NAME)) or {"content": {}}
+    require_stage(previous, stage, what=config.out)
     require_same_epochs(config.out, getattr(config, "epochs", None), previous)
     frozen: dict[str, Any] = {
         name: previous["content"][name]
@@ -279,9 +282,7 @@ def training_precision(precision: str, device: torch.device) -> str:
             "--precision bf16 is slow on this GPU, which has no instructions for it, and may lack "
             "convolutions; --precision fp32 is faster there"
         )
-    if precision != "auto":
-        return precision
-    return "bf16" if fast else "fp32"
+    return precision if precision != "auto" else "bf16" if fast else "fp32"
 
 
 def order_choice(config: TrainingOptions) -> OrderChoice:

@@ -3,6 +3,9 @@
 import dataclasses
 import re
 import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from milan_pipeline import storage
@@ -13,7 +16,29 @@ from milan_pipeline.errors import ConfigError
 from milan_pipeline.stages.shared import inputs
 
 JOBS = ("init", "extract", "pack", "pretrain", "finetune")
+OWN = re.compile(
+    r"--(array|dependency|job-name|nodes|ntasks|ntasks-per-node|open-mode|parsable|wrap)(=.*)?"
+    r"|-[adJNn].*"
+)
+"""What `submit` itself says to sbatch: with other values its jobs are not in their order."""
 WORD = re.compile(rf"(?:({'|'.join(JOBS)}):)?(-\S+)")
+
+
+def require_shell(lines: Sequence[str]) -> None:
+    """Refuse lines that the jobs' shell cannot read, if there is one here to ask.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    bash = shutil.which("bash")
+    if not lines or bash is None:
+        return
+    text = "\n".join(lines) + "\n"
+    words = [bash, "-n"]
+    read = subprocess.run(words, input=text, capture_output=True, text=True, check=False)  # noqa: S603
+    if read.returncode:
+        why = read.stderr.strip().splitlines()[0].removeprefix(f"{bash}: ")
+        raise ConfigError(f"--setup {' '.join(lines)!r} is no shell ({why}); correct it")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,10 +142,16 @@ class Submit:
                 "give another"
             )
         for given in self.sbatch:
-            if WORD.fullmatch(given) is None:
+            found = WORD.fullmatch(given)
+            if found is None:
                 raise ConfigError(
                     f"--sbatch {given!r} is no option of sbatch; give --WORD=VALUE for all jobs, "
                     f"or JOB:--WORD=VALUE for one of {', '.join(JOBS)}"
+                )
+            if OWN.fullmatch(found[2]):
+                raise ConfigError(
+                    f"--sbatch {given!r} sets what submit itself tells sbatch; leave it out (it "
+                    "has --parts and --nodes)"
                 )
         if self.time is not None and not {":", "-"} & set(self.time):
             # YAML takes 24:00:00 for a number of seconds, Slurm takes a number for minutes.
@@ -132,6 +163,7 @@ class Submit:
             shlex.split(self.container or "")
         except ValueError as error:
             raise ConfigError(f"--container {self.container!r}: {error}; correct it") from error
+        require_shell(self.setup)
 
     @property
     def recipe_file(self) -> Path:

@@ -251,6 +251,9 @@ def test_a_job_that_trains_has_a_loader_for_each_core_unless_the_recipe_says_oth
     ("words", "error"),
     [
         (("--sbatch", "qos=low"), "--sbatch 'qos=low' is no option of sbatch"),
+        (("--sbatch", "pretrain:--array=1-3"), "sets what submit itself tells sbatch; leave it"),
+        (("--sbatch", "-Jmine"), "sets what submit itself tells sbatch; leave it"),
+        (("--setup", "module load 'cuda"), "is no shell (line 1: unexpected EOF"),
         (("--sbatch", "probe:--time=1"), "for one of init, extract, pack, pretrain, finetune"),
         (("--out", "s3://bucket/out"), "--out s3://bucket/out is no local folder"),
         (("--time", "86400"), "within quotes where it stands in a YAML file"),

@@ -60,7 +60,7 @@ def test_the_classes_have_the_names_of_a_file(planned, tmp_path):
     assert plan.built[1].classes == plan.class_names == ("sky", "tree trunk", "water")
     for text, said in (
         ("sky\nwater\n", "has 2 lines for 3 classes; give the name of one class in each line"),
-        ("sky\n\nwater", "has 3 lines for 3 classes; give the name"),
+        ("sky\n\nwater", "line 2 is empty; give its class a name"),
         ("sky\nwater\nsky", "has the name 'sky' twice"),
         (None, "cannot be read"),
     ):

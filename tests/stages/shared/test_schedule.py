@@ -45,4 +45,6 @@ def test_fewer_epochs_than_the_warm_up_that_a_run_chose(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(record_bytes(record))
     config = Pretrain(images="i", targets=("t",), out=str(tmp_path), epochs=2)
     with pytest.raises(MismatchError, match=r"--epochs 2 does not fit .*, a run of 20 epochs"):
-        with_frozen_choices(config, "warmup_epochs")
+        with_frozen_choices("pretrain", config, "warmup_epochs")
+    with pytest.raises(MismatchError, match="holds the output of `pretrain`, not of `finetune`"):
+        with_frozen_choices("finetune", config)
