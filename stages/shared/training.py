@@ -1,7 +1,4 @@
-"""What a training stage settles before it trains, says in a dry run, and does with its plan.
-
-Choices that a run makes by its data or machine once are kept by its later parts.
-"""
+"""What a training stage settles before it trains, says in a dry run, and does with its plan."""
 
 import abc
 import dataclasses
