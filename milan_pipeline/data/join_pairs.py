@@ -114,20 +114,21 @@ def _view_pairs(
     target_sp = target_sn[:, image_p]
     pairs_p = images.samples_n[image_p]
     is_unlike_p = np.zeros(len(image_p), dtype=bool)
-    skipped_p = [set[str]() for _ in image_p]
+    skipped: dict[int, set[str]] = {}  # few shards have any
     for columns, target_p in zip(targets, target_sp, strict=True):
         _require_same_images(images, image_p, columns, target_p)
         is_unlike_p |= pairs_p != columns.shards.samples_n[target_p] + columns.skipped_t[target_p]
         for at in np.flatnonzero(columns.skipped_t[target_p]).tolist():
-            skipped_p[at].update(columns.skipped[int(target_p[at])])
-    pairs_p = pairs_p - np.array([len(keys) for keys in skipped_p], dtype=np.int64)
+            skipped.setdefault(at, set()).update(columns.skipped[int(target_p[at])])
+    for at, keys in skipped.items():
+        pairs_p[at] -= len(keys)
     unlike = np.flatnonzero(is_unlike_p).tolist()
     shards = [columns.shards for columns in targets]
-    skipped = [columns.skipped for columns in targets]
+    keys_of = [columns.skipped for columns in targets]
     missing: dict[int, int] = {}
 
     def join(at: int) -> ShardPairs:
-        return join_shards(images, int(image_p[at]), shards, target_sp[:, at].tolist(), skipped)
+        return join_shards(images, int(image_p[at]), shards, target_sp[:, at].tolist(), keys_of)
 
     work = ordered_map(join, unlike, workers=JOIN_THREADS, ahead=2 * JOIN_THREADS)
     for at, found in zip(unlike, work, strict=True):
