@@ -16,7 +16,7 @@ from milan_pipeline.data.class_order import ClassOrder
 from milan_pipeline.errors import ConfigError, DataError, MilanError, MissingDataError
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import Reporter, reporting
-from milan_pipeline.shards.indexed import require_images, warn_of_copies
+from milan_pipeline.shards.indexed import require_images, shared_classes, warn_of_copies
 from milan_pipeline.shards.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -120,7 +120,11 @@ def run(config: Index) -> None:
     order = _order(config.names, [shard.name for shard in manifest.shards], left)
     require_unique_stems(tuple(_place(name) for name in order))
     classes, refused = ClassOrder(), list[MilanError]()
+    others = [url for url in storage.expand(config.urls) if storage.folder_of(url) != config.folder]
+    named = shared_classes(others)
     if not manifest.shards:
+        common = {"classes": named} if named else {}
+        manifest = dataclasses.replace(manifest, common=common)
         manifest.save()  # `status` knows the folder by it
     done = len(order) - len(left)
     with (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import argument
 from milan_pipeline.core.console import bytes_text, report
+from milan_pipeline.core.counting import singular
 
 if TYPE_CHECKING:
     from milan_pipeline.provenance.progress_reports import ProcessStatus
@@ -59,7 +60,9 @@ def _headline(status: "FolderStatus") -> str:
         return f"{status.path}: {status.state}: {status.error}"
     since = "" if status.since is None else f" since {status.since}"
     of_all = "" if status.total is None else f" of {status.total}"
-    parts = [f"{status.path}: {status.state}{since}", f"{status.done}{of_all} {status.unit}"]
+    number = status.done if status.total is None else status.total
+    unit = singular(status.unit) if number == 1 else status.unit
+    parts = [f"{status.path}: {status.state}{since}", f"{status.done}{of_all} {unit}"]
     if status.images_per_second:
         parts.append(f"{status.images_per_second:g} images/s")
     if status.seconds_left is not None:

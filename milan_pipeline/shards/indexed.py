@@ -1,11 +1,14 @@
 """Judges what was found in tars that others made, once all of them are indexed."""
 
 import dataclasses
+from collections.abc import Iterable
+from itertools import zip_longest
 
+from milan_pipeline import storage
 from milan_pipeline.core.console import warn
 from milan_pipeline.core.counting import counted, has
-from milan_pipeline.errors import DataError
-from milan_pipeline.shards.manifest import Manifest
+from milan_pipeline.errors import DataError, MilanError
+from milan_pipeline.shards.manifest import Manifest, load_manifest
 from milan_pipeline.shards.sequential import NO_EXTENSION
 
 ALWAYS_TOLERATED = 10
@@ -63,3 +66,39 @@ def warn_of_copies(manifest: Manifest) -> None:
             f"{counted(len(copies), 'tars')} of {manifest.folder} repeat others ({first.stem} is a "
             f"copy of {seen[first.sha256]}), so that images come twice; index each tar once"
         )
+
+
+def shared_classes(urls: Iterable[str]) -> list[str]:
+    """Return the names of the classes of tars that `pack-images` wrote; none if not all have them.
+
+    Where those of two folders differ, equal numbers are not equal classes: a warning says so.
+
+    Args:
+        urls: of the tars.
+    """
+    found: dict[str, list[str]] = {}
+    for url in urls:
+        folder = storage.folder_of(url)
+        if folder not in found:
+            found[folder] = _classes_in(folder)
+    named = {folder: classes for folder, classes in found.items() if classes}
+    first = next(iter(named), "")
+    for folder, classes in named.items():
+        if classes != named[first]:
+            pairs = enumerate(zip_longest(named[first], classes, fillvalue="none"))
+            at, (ours, theirs) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
+            warn(
+                f"the classes of {first} and {folder} differ (class {at} is {ours} and "
+                f"{theirs}), so that equal numbers are not equal classes; to train or score by "
+                "classes, pack all images from one class tree"
+            )
+            return []
+    return named[first] if len(named) == len(found) and named else []
+
+
+def _classes_in(folder: str) -> list[str]:
+    try:
+        manifest = load_manifest(folder, kind="images", allow_unfinished=True)
+    except MilanError:  # of others, or none is there
+        return []
+    return list(manifest.common.get("classes", []))

@@ -285,5 +285,8 @@ def require_unique_stems(shards: tuple[Shard, ...]) -> None:
         other = seen.get(shard.stem.casefold())
         if other is not None:
             called = " and ".join(f"{stem}.tar" for stem in dict.fromkeys((other, shard.stem)))
-            raise MismatchError(f"two shards are called {called}; rename one of them")
+            raise MismatchError(
+                f"two shards are called {called}; rename one of them, or pack "
+                "one anew with another --prefix"
+            )
         seen[shard.stem.casefold()] = shard.stem

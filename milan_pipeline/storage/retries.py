@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import tenacity
 
+from milan_pipeline.core.console import NOTE
 from milan_pipeline.errors import MilanError, StorageError, TruncatedError
 
 logger = logging.getLogger(__name__)
@@ -17,6 +18,8 @@ ResultT = TypeVar("ResultT")
 TRIES = 13
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
 """Seconds; doubled after each try. All together they wait for two minutes."""
+TOLD = 4
+"""The try of which users are told, after some seconds without a word."""
 TRIES_OF_SHORT_READS = 5
 """Most often, a file that ends early stays so."""
 
@@ -86,7 +89,8 @@ def _log_failure(url: str) -> Callable[[tenacity.RetryCallState], None]:
     def log(state: tenacity.RetryCallState) -> None:
         error = state.outcome and state.outcome.exception()
         message = "%s: try %d of %d failed (%s); trying again"
-        logger.info(message, url, state.attempt_number, TRIES, error)
+        level = NOTE if state.attempt_number == TOLD else logging.INFO
+        logger.log(level, message, url, state.attempt_number, TRIES, error)
 
     return log
 

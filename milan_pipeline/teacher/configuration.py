@@ -10,9 +10,10 @@ from typing import Any
 from milan_pipeline.core.hub import asking_hub
 from milan_pipeline.core.out_of_memory import is_out_of_memory
 from milan_pipeline.core.schema import DocumentError, parsed
+from milan_pipeline.core.suggestions import LEAST_ALIKE, did_you_mean
 from milan_pipeline.errors import ConfigError, MilanError, reason_of
 from milan_pipeline.provenance.run_state import STATE_NAME
-from milan_pipeline.teacher.open_clip_tables import architecture
+from milan_pipeline.teacher.open_clip_tables import architecture, architecture_names
 from milan_pipeline.teacher.spec import HUB, LOCAL, RUN, TIMM
 
 CONFIGURATION = "open_clip_config.json"
@@ -35,6 +36,7 @@ def model_config(name: str) -> dict[str, Any]:
         raise ConfigError(
             f"--teacher {name!r} is no open_clip model; see open_clip.list_models(), or give "
             "hf-hub:ORG/REPO, local-dir:PATH, timm:NAME.TAG or run:FOLDER"
+            + did_you_mean(name, architecture_names(), least=LEAST_ALIKE)
         )
     if not (
         isinstance(config, dict)

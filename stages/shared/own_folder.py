@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Literal
 
+from milan_pipeline import storage
 from milan_pipeline.errors import ConfigError, DataError, MissingDataError
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ AS_OUTPUT: "dict[Kind | Literal['export'], str]" = {
     "export": "the export",
 }
 
+STORE_FILE = "zarr.json"
+
 
 def require_own_folder(out: str, kind: "Kind | Literal['export']") -> None:
     """Refuse to write into a folder that holds something else.
@@ -34,11 +37,18 @@ def require_own_folder(out: str, kind: "Kind | Literal['export']") -> None:
         kind: what is to be written there.
 
     Raises:
-        ConfigError: it is of another kind.
+        ConfigError: it is of another kind, or lies in a target store.
         StorageError: it cannot be asked.
     """
     from milan_pipeline.report.folder_kind import folder_kind
 
+    local = storage.local_path(out)
+    for folder in () if local is None else local.absolute().parents:
+        if (folder / STORE_FILE).is_file():
+            raise ConfigError(
+                f"{out} lies in the target store {folder}, and would be lost with it; give another "
+                f"folder for {AS_OUTPUT[kind]}"
+            )
     try:
         found = folder_kind(out)
     except (MissingDataError, DataError):

@@ -150,6 +150,8 @@ def _links(config: Submit, sections: dict[str, Any]) -> Iterator[Link]:
         plan=plan_pretrain,
     )
     if "finetune" not in sections:
+        if config.val is not None:
+            note(f"--val is not used: the recipe {config.recipe} has no section finetune")
         return
     if config.val is None:
         note("no --val: nothing is fine-tuned")

@@ -93,6 +93,12 @@ def make_plan(config: Transcode) -> Plan:
     require_own_folder(config.out, "target store")
     if _is_one_place(config.source, config.out):
         raise ConfigError(f"OUT {config.out} is the store that is read; give another")
+    there = existing_identity(config.out)
+    if there is not None and "transcoded_from" not in there:
+        raise ConfigError(
+            f"OUT {config.out} holds targets that a teacher computed, which a copy would replace; "
+            "give another OUT"
+        )
     identity = read_identity(config.source)
     record = read_store_record(config.source, identity)
     spec = parse_codec(config.codec).for_width(identity["teacher"]["width"])
@@ -101,7 +107,7 @@ def make_plan(config: Transcode) -> Plan:
             f"--codec {config.codec} is already the codec of {config.source}; give another, or "
             "use the store as it is"
         )
-    existing = None if config.overwrite else existing_identity(config.out)
+    existing = None if config.overwrite else there
     wanted = expected_transcoded(identity, spec, existing)
     if existing is not None:
         require_same(existing, wanted, what=config.out, remedy=REMEDY)

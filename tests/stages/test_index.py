@@ -456,3 +456,22 @@ def test_the_label_of_a_volume_is_no_sample(foreign: Path, capsys) -> None:
     )  # fmt: skip
     run_cli("index", foreign / "labelled.tar", "--max-bad-fraction", 0)
     assert "1 shard, 3 images, 0 left out" in capsys.readouterr().out
+
+
+def test_packs_of_other_classes_are_warned_of_and_names_of_the_same_are_kept(
+    tmp_path: Path, capsys
+) -> None:
+    """Class 0 of one pack is not class 0 of another."""
+    for part, classes in (("a", "cat dog"), ("b", "dog emu"), ("c", "cat dog")):
+        for name in classes.split():
+            write_picture(tmp_path / "in" / part / name / "0.jpg", ord(part))
+        words = ("--prefix", part, "--quiet")
+        run_cli("pack-images", tmp_path / "in" / part, tmp_path / part, *words)
+    a, b, c = (tmp_path / part / f"{part}-000000.tar" for part in "abc")
+    capsys.readouterr()
+    run_cli("index", a, c, "--out", tmp_path / "ac")
+    assert capsys.readouterr().err == ""
+    assert load_manifest(str(tmp_path / "ac"), kind="images").common == {"classes": ["cat", "dog"]}
+    run_cli("index", a, b, "--out", tmp_path / "ab")
+    assert "differ (class 0 is cat and dog), so that equal numbers are" in capsys.readouterr().err
+    assert load_manifest(str(tmp_path / "ab"), kind="images").common == {}

@@ -94,7 +94,7 @@ def test_one_output_of_a_folder_that_is_damaged(tmp_path: Path, capsys: Captured
     (tmp_path / "run/config.json").write_text('{"stage": "pretrain", "state": "done"}')
     run_cli("status", tmp_path)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{tmp_path}: unreadable, 0 of 1 outputs"
+    assert lines[0] == f"{tmp_path}: unreadable, 0 of 1 output"
     assert lines[1].startswith(f"  {tmp_path}/run: unreadable: {tmp_path}/run/config.json is dam")
 
 

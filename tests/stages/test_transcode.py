@@ -281,8 +281,6 @@ def test_what_cannot_be_is_refused(
     refused(
         1, "codec.name is 'joint' there and 'int8' here", target_store, transcoded, codec="int8"
     )
-    refused(1, "transcoded_from is not given there and {'name': 'float16'}", target_store,
-            Path(shutil.copytree(target_store, tmp_path / "copy.zarr")))  # fmt: skip
     assert content(transcoded) == before
 
 
@@ -345,3 +343,15 @@ def test_targets_that_a_codec_cannot_hold(source: Path, tmp_path: Path, capsys) 
     change(halves, "codes", lambda codes: np.full_like(codes, huge))
     transcode(halves, tmp_path / "out.zarr", codec="float16", code=1)
     assert "too large for --codec float16" in capsys.readouterr().err
+
+
+def test_what_a_teacher_computed_is_not_overwritten(
+    source: Path, target_store: Path, tmp_path: Path, capsys
+) -> None:
+    before = content(source)
+    for words in ((), ("--overwrite",)):
+        run_cli("transcode", target_store, source, "--codec", "int8", *words, code=2)
+        assert "holds targets that a teacher computed" in capsys.readouterr().err
+    run_cli("transcode", target_store, source / "small.zarr", "--codec", "int8", code=2)
+    assert f"lies in the target store {source}" in capsys.readouterr().err
+    assert content(source) == before
