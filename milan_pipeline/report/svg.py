@@ -23,8 +23,8 @@ VARIABLES = {TEXT: "--ink", GRID: "--rule"} | {
     colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)
 }
 INCHES = (3.5, 2.5)
-SIZE = 'width="560" height="400"'
-"""Of a file, in pixels; on a page, the page says how large a plot is."""
+ALONE = 'width="560" height="400" style="background: #fff"'
+"""Of a file: its pixels; on a page, the page says how large a plot is."""
 STYLE: Any = {
     "svg.fonttype": "none",
     "font.size": 9,
@@ -55,10 +55,10 @@ class Plot:
     def file(self) -> str:
         """The picture as an SVG file, in the light colours of pages, on white."""
         css = importlib.resources.files(__package__).joinpath("page.css").read_text("utf-8")
-        colours = "".join(re.findall(r"--[\w-]+: #\w+;", css[: css.index("}")]))
-        head, _, rest = self.svg.partition(">")
-        head = head.replace('aria-hidden="true" focusable="false"', SIZE)
-        return f"{head}><style>svg {{ {colours} background: #fff; }}</style>{rest.strip()}\n"
+        text = self.svg.replace('aria-hidden="true" focusable="false"', ALONE, 1)
+        for variable, colour in re.findall(r"(--[\w-]+): (#\w+);", css[: css.index("}")]):
+            text = text.replace(f"var({variable})", colour)
+        return text.strip() + "\n"
 
 
 def draw(title: str, words: str, onto: Callable[[Axes], None]) -> Plot:

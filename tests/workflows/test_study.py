@@ -24,7 +24,7 @@ from workflows.study.reading import read_study
 from workflows.study.report import report
 from workflows.study.results import Results, read_results, table_of
 from workflows.study.spec import Arm, Study
-from workflows.study.task_graph import Task, digests, done_tasks
+from workflows.study.task_graph import Task, digests, done_tasks, locked
 from workflows.study.tasks import scores_folder, study_tasks
 
 FOLDER = Path(__file__).parents[2] / "workflows" / "study"
@@ -311,8 +311,20 @@ def test_the_report_has_means_spreads_and_pairs_of_what_is_there(
         picture = (tmp_path / "plots" / f"{name}.svg").read_text()
         words = [element.text for element in ET.fromstring(picture).iter()]  # noqa: S314
         assert {"MILAN, float16, 3 epochs", "pixels", "random", "views"} <= set(words)
-        colours = set(re.findall(r"--[\w-]+(?=: #)", picture))
-        assert {"--ink", "--series-1"} <= set(re.findall(r"(?<=var\()--[\w-]+", picture)) <= colours
+        assert set(re.findall(r"stroke: ([^;\"]+)", picture)) >= {"#0072b2", "#1b1c1e"}
+        assert "var(" not in picture
+
+
+def test_what_is_there_is_reported_while_the_study_goes_on(
+    study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_made_up(study, tmp_path)
+    words = [str(tmp_path / "study.yaml"), "--out", str(tmp_path)]
+    with locked(tmp_path):
+        assert main([*words, "--seeds", "0", "1", "2", "--report"]) == 0
+    cell = "25.5 ± 0.7 (2 of 3 seeds)"
+    assert f"| MILAN, 1 view, float16, 3 epochs | {cell} |" in capsys.readouterr().out
+    assert f">{cell}<" in (tmp_path / "study.html").read_text()
 
 
 def test_scores_of_another_study_are_left_out_and_damaged_marks_are_none(

@@ -5,6 +5,7 @@ and study.html.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import signal
 import sys
@@ -53,7 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_INTERRUPTED))
     environment = SMALL_MODELS | {"OMP_NUM_THREADS": str(options.threads)}
     try:
-        with locked(out):
+        # What is there can be reported while the study goes on.
+        with contextlib.nullcontext() if options.report else locked(out):
             if options.snakefile:
                 file = out / "Snakefile"
                 text = snakefile(tasks, file, logs=logs, marks=marks, threads=options.threads)

@@ -13,7 +13,7 @@ from workflows.study.mark import read_mark
 from workflows.study.pairs import Pair, pairs_of
 from workflows.study.plots import plots_of
 from workflows.study.results import Table as Cells
-from workflows.study.results import markdown, read_results, table_of
+from workflows.study.results import markdown, read_results, table_of, text_of
 from workflows.study.spec import Arm, Study, slug
 from workflows.study.task_graph import Task, done_tasks
 
@@ -131,7 +131,10 @@ def _page(
             anchor="scores",
             title="Scores",
             columns=["encoder", *titles],
-            rows=[[row, *map(str, cells.values())] for row, cells in table.items()],
+            rows=[
+                [row, *(text_of(cell, seeds) for cell in cells.values())]
+                for row, cells in table.items()
+            ],
             words=words or "Per cent, of one seed.",
         )
     ]

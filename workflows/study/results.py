@@ -100,12 +100,19 @@ def table_of(study: Study, results: Results) -> Table:
     }
 
 
+def text_of(cell: Cell, seeds: int) -> str:
+    """Write a cell; one of fewer seeds than the study has says so."""
+    there = len(cell.by_seed)
+    return f"{cell} ({there} of {seeds} seeds)" if 0 < there < seeds else str(cell)
+
+
 def markdown(table: Table, seeds: int) -> str:
     """Return the table as Markdown, with what its cells mean below it."""
     titles = list(next(iter(table.values())))
     lines = ["| encoder | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
     for row, cells in table.items():
-        lines.append(f"| {row} | " + " | ".join(map(str, cells.values())) + " |")
+        texts = [text_of(cell, seeds) for cell in cells.values()]
+        lines.append(f"| {row} | " + " | ".join(texts) + " |")
     means = "Per cent"
     if seeds > 1:
         means += f", mean ± sample standard deviation over {seeds} seeds; without ± no seed enters"

@@ -126,12 +126,13 @@ def run_tasks(
     finished = 0
     with _stopping(running):
         while sorter.is_active():
-            for name in sorter.get_ready():
-                if is_done(by_name[name], digest_of[name], marks):
-                    finished += 1
-                    sorter.done(name)
-                else:
-                    waiting.append(name)
+            while ready := sorter.get_ready():  # again, for those that needed what is done
+                for name in ready:
+                    if is_done(by_name[name], digest_of[name], marks):
+                        finished += 1
+                        sorter.done(name)
+                    else:
+                        waiting.append(name)
             waiting.sort(key=preference.index)
             while waiting and len(running) < jobs:
                 running.append(_start(by_name[waiting.pop(0)], logs, environment or {}))
