@@ -120,7 +120,7 @@ def run(config: ImportCheckpoint) -> None:
     if _is_done(config, plan):
         say_nothing_to_do(config.out, "the checkpoint is imported")
         return
-    imported = build_imported(plan.architecture, plan.state)
+    imported = build_imported(plan.architecture, plan.state, what=config.checkpoint)
     with run_lock(config.folder):
         plan.record.begin()
         if imported.student is not None:

@@ -131,7 +131,9 @@ class Imported(NamedTuple):
     arguments: dict[str, Any]
 
 
-def build_imported(architecture: Architecture, state: Mapping[str, Tensor]) -> Imported:
+def build_imported(
+    architecture: Architecture, state: Mapping[str, Tensor], *, what: str = "the official state"
+) -> Imported:
     """Build the student with the checkpoint's weights, unchanged, positions included.
 
     Raises:
@@ -140,10 +142,10 @@ def build_imported(architecture: Architecture, state: Mapping[str, Tensor]) -> I
     """
     encoder, student = _build(architecture)
     if student is None:
-        require_fitting(encoder.state_dict(), state, what="the official state")
+        require_fitting(encoder.state_dict(), state, what=what)
         encoder.load_state_dict(dict(state), strict=True)
     else:
-        load_official(student, state)
+        load_official(student, state, what=what)
     return Imported(encoder, student, encoder_arguments(**architecture.encoder))
 
 

@@ -49,13 +49,15 @@ def require_official(encoder: VisionTransformer) -> None:
         )
 
 
-def load_official(student: Student, state: Mapping[str, Tensor]) -> None:
+def load_official(
+    student: Student, state: Mapping[str, Tensor], *, what: str = "the official state"
+) -> None:
     """Load weights under official names into `student`, all of them and no others, unchanged.
 
     Raises:
         MismatchError: a name is missing or unknown, or a shape differs.
     """
-    require_fitting(official_state(student.state_dict()), state, what="the official state")
+    require_fitting(official_state(student.state_dict()), state, what=what)
     student.load_state_dict({name: state[official_name(name)] for name in student.state_dict()})
 
 
@@ -88,7 +90,8 @@ def require_fitting(
     ]
     if faults:
         raise MismatchError(
-            f"{what} {' and '.join(faults)}; build the student with the sizes of the state"
+            f"{what} {' and '.join(faults)}; give the weights of a plain ViT, or "
+            "build the student with their sizes"
         )
 
 

@@ -126,6 +126,8 @@ class PretrainPlan(TrainingPlan[Pretrain]):
         if self.config.choices()["decoder"] == "linear":
             sizes = ("decoder_width", "decoder_depth", "decoder_heads")
             warn_of_idle(sizes, self.config, "with --decoder linear")
+        if isinstance(self.data, PixelData):
+            warn_of_idle(["on_missing"], self.config, "with --target pixels, which have no targets")
         if isinstance(self.data, RunData) and self.config.target_norm == "none":
             warn_of_lost_lengths({t.folder: t.codec.spec.name for t in self.data.teachers})
         if isinstance(self.data, RunData):

@@ -47,6 +47,11 @@ class Probe(EncodingOptions, PatchOptions, AttentiveOptions, LinearOptions, Feat
                 raise ConfigError(
                     f"{flag} {list(values)} is not one or more different values; give each once"
                 )
+        for name in ("linear_lr", "sweep_lr", "attentive_lr"):
+            value = getattr(self, name)
+            if 0 in (value if isinstance(value, tuple) else (value,)):
+                flag = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{flag} 0 learns nothing; give a rate above 0")
         if self.crop_pct is not None and not 0.01 <= self.crop_pct <= 1:
             raise ConfigError(f"--crop-pct {self.crop_pct} is not within 0.01 to 1; try 0.875")
         if self.temperature is not None and self.temperature <= 0:

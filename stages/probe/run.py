@@ -41,6 +41,7 @@ from milan_pipeline.images.budget import BadImageBudget
 from milan_pipeline.provenance.record import StageRecord
 from milan_pipeline.provenance.reporter import reporting
 from milan_pipeline.shards.manifest import Manifest, load_manifest
+from milan_pipeline.stages.probe import scorers
 from milan_pipeline.stages.probe.command import Probe
 from milan_pipeline.stages.probe.kept import kept_of
 from milan_pipeline.stages.probe.scorers import attend, attentive_of, classifiers_of, scored_view
@@ -118,6 +119,7 @@ def _settled(config: Probe) -> Probe:
     """Fill in what is left to the encoder or the machine; refuse an encoder that is not there."""
     size = image_size_of(config.encoder, random_init=config.random_init)
     tell_of_random_weights(config.encoder, random_init=config.random_init)
+    scorers.warn_of_idle_linear(config)
     return dataclasses.replace(
         config,
         crop_pct=default_crop_pct(size) if config.crop_pct is None else config.crop_pct,

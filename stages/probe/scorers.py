@@ -19,6 +19,7 @@ from milan_pipeline.evaluate.probe.protocols import Attentive, OfficialLinear, S
 from milan_pipeline.evaluate.probe.scoring import Classifiers, Sets
 from milan_pipeline.stages.probe.command import Probe
 from milan_pipeline.stages.probe.kept import Kept
+from milan_pipeline.stages.shared.training_notes import warn_of_idle
 
 GB = 10**9
 
@@ -47,6 +48,18 @@ def classifiers_of(config: Probe, device: str) -> Classifiers:
         official=official if "official" in config.linear else None,
         sweep=sweep if "sweep" in config.linear else None,
     )
+
+
+def warn_of_idle_linear(config: Probe) -> None:
+    """Say which options of linear classifiers change nothing where these are not asked for."""
+    if "official" not in config.linear:
+        official = ("linear_epochs", "linear_warmup_epochs", "linear_batch", "linear_lr")
+        warn_of_idle(official, config, "without --linear official")
+    if "sweep" not in config.linear:
+        sweep = ("sweep_steps", "sweep_batch", "sweep_lr")
+        warn_of_idle(sweep, config, "without --linear sweep")
+    if not {"official", "sweep"} & set(config.linear):
+        warn_of_idle(["train_views"], config, "without --linear official or sweep")
 
 
 def scored_view(config: Probe) -> View:

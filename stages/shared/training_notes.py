@@ -50,9 +50,7 @@ def warn_of_rising_rate(base_lr: float, min_lr: float, batch: int, published: in
         )
 
 
-def warn_of_idle(
-    options: Iterable[str] | Mapping[str, Any], config: TrainingOptions, why: str
-) -> None:
+def warn_of_idle(options: Iterable[str] | Mapping[str, Any], config: Any, why: str) -> None:
     """Say which options change nothing though they are given.
 
     Args:

@@ -106,6 +106,16 @@ def test_a_set_that_is_learnt_and_scored_alike_is_warned_of(options, capsys):
     assert done.err == ""  # the images were not compared again
 
 
+def test_options_of_classifiers_that_are_not_asked_for_are_said(options, capsys):
+    probe.dry_run(Probe(**options, linear=("official",), linear_epochs=12, sweep_steps=7))
+    assert "Warning: --sweep-steps 7 changes nothing without --linear sweep" in (
+        said := capsys.readouterr().err
+    )
+    assert "--linear-epochs" not in said
+    probe.dry_run(Probe(**options, linear=("none",), train_views=2))
+    assert "--train-views 2 changes nothing without --linear official" in capsys.readouterr().err
+
+
 def test_an_encoder_that_tells_no_images_apart_is_warned_of(options, tmp_path, monkeypatch, capsys):
     grey = io.BytesIO()
     Image.new("RGB", (8, 8), (128, 128, 128)).save(grey, "PNG")
@@ -221,6 +231,8 @@ def test_sets_of_other_classes_are_refused(options, tmp_path):
         {"linear_batch": 1},
         {"train_views": 0},
         {"sweep_lr": (-1.0,)},
+        {"linear_lr": 0.0},
+        {"attentive": True, "attentive_lr": (0.0, 0.1)},
         {"batch_size": 0},
         {"workers": -1},
         {"max_bad_fraction": 2.0},
