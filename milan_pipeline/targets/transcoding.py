@@ -20,6 +20,7 @@ from milan_pipeline.codecs.fitting import fit_codec, fit_steps
 from milan_pipeline.codecs.interface import Codec, Encoded, decode_prior, encode_prior
 from milan_pipeline.codecs.joint import JointCodec
 from milan_pipeline.codecs.registry import CodecSpec
+from milan_pipeline.core.allocator import return_large_blocks
 from milan_pipeline.core.devices import device_of_process
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.progress import progress_bar, ticking
@@ -54,15 +55,17 @@ class Recoder:
     target: Codec
     device: torch.device
 
+    def __post_init__(self) -> None:
+        return_large_blocks()
+
     def __call__(self, unit: StoredUnit, rows: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Return rows of codes, prior and, where there is one, scale.
 
         Raises:
             DataError: an object is damaged, or a target is not finite or too large for the codec.
         """
-        stored = codes_of(unit, rows)
         parts = [
-            self._recoded(stored.at(slice(first, first + ROWS_AT_ONCE)))
+            self._recoded(codes_of(unit, rows[first : first + ROWS_AT_ONCE]))
             for first in range(0, len(rows), ROWS_AT_ONCE)
         ]
         found = {
@@ -117,6 +120,7 @@ def new_codec(
     """
     if not spec.needs_fit:
         return codec_of(spec.parameters())
+    return_large_blocks()
     first = [(unit, mark) for unit, mark in units if unit.view == 0]
     if not any(mark.n for _, mark in first):
         raise DataError(f"{url} has no target in its first view to fit a codec to; extract some")

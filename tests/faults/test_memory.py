@@ -12,6 +12,11 @@ from tests.support.finetune import TINY_VIT
 from tests.support.pictures import write_picture
 
 FEW, MANY = scaled(10, 5), scaled(200, 40)
+"""Not from 5 to 200: extraction holds 64 pictures that it has read ahead, and 5 shards have 40.
+
+It takes 607 MB of 5 shards, 618 MB of 10, 644 MB of 200 and 647 MB of 400. With one arena of malloc
+it takes 597, 609 and 625 MB of 5, 10 and 200. All other stages grow by less than 3% from 5 to 200.
+"""
 EACH = 8
 """Pictures in a shard."""
 PADDING = bytes(300_000)
