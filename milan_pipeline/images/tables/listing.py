@@ -17,12 +17,12 @@ from milan_pipeline.errors import BadImageError, ConfigError, DataError, Storage
 from milan_pipeline.images.class_labels import class_numbers
 from milan_pipeline.images.class_tree import PARTS
 from milan_pipeline.images.file_faults import fault_of, is_link, shortened
-from milan_pipeline.images.formats import IMAGE_EXTENSIONS
 from milan_pipeline.images.found_files import Found, FoundFiles
 from milan_pipeline.images.keys import UniqueKeys
 from milan_pipeline.images.source_files import NO_LABEL, FileColumns, SourceFiles
 from milan_pipeline.images.sources import Source
 from milan_pipeline.images.spelling import NO_UTF8, require_distinct
+from milan_pipeline.images.tables.remedies import URL, remedy_of
 from milan_pipeline.images.tables.spool import Spool
 from milan_pipeline.images.tables.table import Table
 from milan_pipeline.storage.retries import retried
@@ -33,9 +33,6 @@ WHOLE = re.compile(r"(\d+)\.0+")
 """A class number as pandas writes it where other rows have none."""
 NO_FILE = "a path without a file"
 IN_FILE = -1
-URL = "://"
-BASE64 = re.compile(r"data:image/\w+;base64,.*|(/9j/|iVBORw0KGgo|UklGR)[\w+/\s]{99,}=*", re.DOTALL)
-"""A JPEG, PNG or WebP as text."""
 
 
 class TableRows:
@@ -265,31 +262,5 @@ def _require_files(found: FoundFiles, read: _Read, table: Table) -> None:
         place = path if URL in path else str(table.folder / path)
         raise ConfigError(
             f"no file that {table.place} lists is there ({shortened(place, 200)}, …); "
-            f"{_remedy(table.folder, path)}"
+            f"{remedy_of(table.folder, path)}"
         )
-
-
-def _remedy(folder: Path, path: str) -> str:
-    if BASE64.fullmatch(path):
-        return (
-            "the column has images as base64 text: decode it into bytes, and save those as Parquet"
-        )
-    if URL in path:
-        return (
-            "images are read from a disk: download them, with img2dataset for instance, and give "
-            "that folder"
-        )
-    other = path.replace("\\", "/")
-    if other != path and os.path.isfile(folder / other):  # noqa: PTH113 - raises nothing
-        return "write / in place of \\ in its paths"
-    if near := _other_ending(folder / path):
-        return f"{near} is there: write the endings of the files into the table"
-    return "give the folder that its paths are below by --image-folder"
-
-
-def _other_ending(path: Path) -> str | None:
-    """Return the name of an image that differs from a path in its ending alone, or has one."""
-    stems = (str(path), os.path.splitext(path)[0])  # noqa: PTH122
-    endings = (*IMAGE_EXTENSIONS, *map(str.upper, IMAGE_EXTENSIONS))
-    places = (f"{stem}.{ending}" for stem in stems for ending in endings)
-    return next((os.path.basename(p) for p in places if os.path.isfile(p)), None)  # noqa: PTH113, PTH119

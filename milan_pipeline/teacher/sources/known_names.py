@@ -1,8 +1,9 @@
 """Refuses teachers that are nowhere, by a glance at names and files that loads no library."""
 
 from milan_pipeline import storage
+from milan_pipeline.core.suggestions import LEAST_ALIKE, did_you_mean
 from milan_pipeline.errors import ConfigError, MissingDataError
-from milan_pipeline.models.timm_names import is_model
+from milan_pipeline.models.timm_names import is_model, vit_names
 from milan_pipeline.teacher.configuration import model_config, stated_configuration
 from milan_pipeline.teacher.published_weights import require_known_tag
 from milan_pipeline.teacher.spec import HUB, LOCAL, RUN, TIMM, TeacherSpec
@@ -41,6 +42,7 @@ def require_timm_model(name: str) -> None:
         raise ConfigError(
             f"--teacher {name!r} is no model of timm; `timm.list_models('*dino*')` names some, or "
             f"give {TIMM}{LOCAL}PATH or {TIMM}{HUB}ORG/REPO"
+            + did_you_mean(name.removeprefix(TIMM), vit_names(), least=LEAST_ALIKE)
         )
 
 

@@ -69,12 +69,19 @@ def test_excel_may_name_the_separator(folder: Path) -> None:
     ("text", "said"),
     [
         ("url,text\nhttp://x/0.jpg,x\n", "download the images of url, with img2dataset"),
+        ("path\nC:\\pics\\a.jpg\n", "paths of a Windows machine: write them relative"),
         ("image\n" + base64.b64encode(JPEG).decode(), "base64 text: decode it into bytes"),
     ],
 )
 def test_columns_that_are_no_paths_have_remedies_of_their_own(folder, text, said) -> None:
     with pytest.raises(ConfigError, match=said):
         found(folder, "list.csv", text)
+
+
+def test_an_image_folder_that_is_not_there_is_told(folder: Path) -> None:
+    (folder / "list.csv").write_text("path\nc.jpg\n")
+    with pytest.raises(ConfigError, match="gone is no folder: correct --image-folder"):
+        find_images(folder / "list.csv", columns=Columns(), folder=folder / "gone")
 
 
 def test_a_table_beside_the_images_is_pointed_out(folder: Path, caplog) -> None:
