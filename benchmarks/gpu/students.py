@@ -85,6 +85,8 @@ def online(teacher_size: str, setting: Setting, known: Figures, found: Findings)
 class _Computed:
     """Targets that are there already, in place of a codec."""
 
+    in_grid_order = False
+
     def decode(self, codes_BTC: Tensor, scale_BT: Tensor) -> Tensor:
         """Return them."""
         del scale_BT

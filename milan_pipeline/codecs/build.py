@@ -4,8 +4,8 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from milan_pipeline.codecs.component_arrays import Arrays, hash_of
 from milan_pipeline.codecs.interface import Codec
+from milan_pipeline.codecs.record_arrays import Arrays, hash_of
 from milan_pipeline.codecs.registry import CODECS, CodecSpec, parse_codec, spec_of
 from milan_pipeline.errors import ConfigError, DataError
 

@@ -1,40 +1,32 @@
 """Fit a codec to a sample of targets.
 
-Legend: n samples, N tokens (CLS first), M patches of a sample, T patches of all samples, D target
-width, C bytes a token; S kinds of patches, E centres of a kind, K components, P predicting ones.
+Legend: n samples, N tokens (CLS first), L patches, D target width, B bytes an image.
 """
 
 import dataclasses
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from milan_pipeline.codecs.clusters import centres, nearest, out_of_reach
-from milan_pipeline.codecs.component_arrays import (
-    BYTE,
-    LEVELS,
-    MOST_CENTRES,
-    MOST_PREDICTING,
-    most_components,
-)
-from milan_pipeline.codecs.fitting_kinds import STEPS, Kinds, drawn_rows, fit_kinds
-from milan_pipeline.codecs.fitting_size import smallest_size
+from milan_pipeline.codecs.fitting_image import fit_image_layer
+from milan_pipeline.codecs.fitting_kinds import STEPS
+from milan_pipeline.codecs.fitting_size import loss_of, parted, require_kept, smallest_size
+from milan_pipeline.codecs.fitting_tokens import fit_token_layer, no_token_layer
+from milan_pipeline.codecs.image_layer import decode_image, encode_image, image_layer
 from milan_pipeline.codecs.joint import JointCodec
+from milan_pipeline.codecs.record_arrays import Arrays, typed
 from milan_pipeline.codecs.registry import CodecSpec
-from milan_pipeline.codecs.spectrum import directions, fill_water, spectrum_of
+from milan_pipeline.codecs.spectrum import directions
 from milan_pipeline.errors import DataError
 
 Progress = Callable[[int], object]
 USUAL_FITS = 5
 """Fits until the size is found that keeps a cosine."""
-SMALLEST = np.float32(1e-12)
-IMAGES_A_CENTRE = 64
-"""As few images as may make up a centre of CLS, on average."""
-LEVEL_TOKENS = 32768
-"""Tokens that levels are fitted to: 128 for each of 256."""
+IMAGE_STEPS = 2
+CLS_SHARE = 1.2
+"""Bytes of CLS before patches of kinds: so many times the square root of the image's."""
+AT_ONCE = 64
 
 
 def fit_codec(
@@ -44,7 +36,7 @@ def fit_codec(
 
     Args:
         spec: a codec that needs fitting.
-        tokens_nND: float targets, CLS first; the patches may be a part of all.
+        tokens_nND: float targets, CLS first.
         progress: called with 1 for each step that is done; there are `fit_steps` of them, or about
             so many if the size is searched for.
 
@@ -57,112 +49,86 @@ def fit_codec(
             f"a codec cannot be fitted to the targets of {len(tokens_nND)} images, or to some that "
             "are not finite; check the images and the teacher"
         )
-    spec = spec.for_width(tokens_nND.shape[-1])
+    _, tokens, width = tokens_nND.shape
+    spec = spec.for_width(width)
     direction_nND = directions(tokens_nND).cpu()
-
-    def fit(size: int, part_nND: torch.Tensor) -> JointCodec:
-        own = dataclasses.replace(spec, token_bytes=size)
-        return _fitted(own, part_nND.numpy(), progress)
 
     # With several threads, sums are added in the order in which they end, which changes last bits.
     with threadpool_limits(limits=1):
+        fits = _Fits(spec, direction_nND, progress)
         if spec.cosine is None:
-            return fit(spec.token_bytes or 0, direction_nND)
-        size = smallest_size(fit, direction_nND, spec.cosine, most=spec.token_bytes or 0)
-        return fit(size, direction_nND)
+            return fits.better(spec.code_shape(tokens, width)[1])
+        return fits.smallest(spec.cosine, most=tokens * width)
 
 
 def fit_steps(spec: CodecSpec) -> int:
     """Return the number of steps of a fit, or about that of a search for a size."""
-    fits = 1 if spec.cosine is None else USUAL_FITS
-    return fits * (STEPS + (spec.token_bytes or 1) // fits - 1)
+    return (1 if spec.cosine is None else USUAL_FITS) * (IMAGE_STEPS + STEPS)
 
 
-def _fitted(spec: CodecSpec, direction_nND: NDArray[np.float32], progress: Progress) -> JointCodec:
-    """Fit kinds of patches, then levels that they and CLS share."""
-    size = spec.token_bytes or 0
-    bits, width = BYTE * (size - 1), direction_nND.shape[-1]
-    cls_nD = direction_nND[:, 0]
-    # Of images without patches, CLS stands for one.
-    patches_nMD = direction_nND[:, 1:] if direction_nND.shape[1] > 1 else direction_nND
-    own_ED = centres(cls_nD, min(MOST_CENTRES, max(1, len(cls_nD) // IMAGES_A_CENTRE)))
-    rest_nD = cls_nD - own_ED[nearest(cls_nD, own_ED)]
-    mean_D = cls_nD.mean(axis=0, dtype=np.float64)
-    _, variance_D, component_DD = spectrum_of(rest_nD)
-    cls_nP = _noisy((cls_nD - mean_D) @ component_DD.T, variance_D, bits)
-    cls_TP = np.repeat(cls_nP, patches_nMD.shape[1], axis=0)
-    kinds = fit_kinds(patches_nMD.reshape(-1, width), cls_TP, bits, progress)
+class _Fits:
+    """Fits of one sample: to most of its images; the others measure them."""
 
-    pooled_D = np.square(kinds.spread_SD[kinds.kind_T]).mean(axis=0, dtype=np.float64)
-    group_K = _distributed(pooled_D[: most_components(spec, width)], size - 1)
-    coded = len(group_K)
-    spread_SD = np.append(kinds.spread_SD, np.sqrt(variance_D)[None], axis=0).astype(np.float32)
-    predict_SPD = kinds.predict_SPD[:, :coded]
-    # The decoder takes the components of CLS itself, not less its mean.
-    shift_P = component_DD[: predict_SPD.shape[1]] @ mean_D
-    centre_SED = kinds.centre_SED - np.einsum("p,spd->sd", shift_P, predict_SPD)[:, None]
-    both = max(len(own_ED), centre_SED.shape[1])
-    own_1ED, centre_SED = out_of_reach(own_ED[None], both), out_of_reach(centre_SED, both)
-    return JointCodec(
-        spec,
-        {
-            "centre": np.concatenate([centre_SED, own_1ED]),
-            "basis": np.concatenate([kinds.basis_SDD, component_DD[None]])[:, :coded],
-            "predict": predict_SPD,
-            "spread": spread_SD[:, :coded],
-            "level": _levels(kinds, group_K, np.sqrt(pooled_D[:coded]), progress),
-            "place": 1 + group_K,
-        },
-    )
+    def __init__(self, spec: CodecSpec, direction_nND: torch.Tensor, progress: Progress) -> None:
+        self._spec = spec
+        self._fitted_nND, self._held_out_nND = parted(direction_nND)
+        self._progress = progress
 
+    def better(self, size: int) -> JointCodec:
+        """Fit the image layer alone, and CLS with the token layer; return what loses less."""
+        of_image, of_tokens = self.of_image(size), self.of_tokens(size)
+        if of_tokens is None or self._loss(of_image) <= self._loss(of_tokens):
+            return of_image
+        return of_tokens
 
-def _noisy(
-    value_nD: NDArray[np.float64], variance_D: NDArray[np.float64], bits: int
-) -> NDArray[np.float32]:
-    """Return the components of CLS that have bits, with the noise of coding them."""
-    bits_D = fill_water(variance_D, bits)
-    coded = min(MOST_PREDICTING, max(1, int((bits_D > 0).sum())))
-    noise_nP = np.random.Generator(np.random.PCG64(0)).normal(size=(len(value_nD), coded))
-    deviation_P = np.sqrt(variance_D[:coded]) * 2.0 ** -bits_D[:coded]
-    return (value_nD[:, :coded] + noise_nP * deviation_P).astype(np.float32)
+    def smallest(self, cosine: float, *, most: int) -> JointCodec:
+        """Return the codec of the fewest bytes that keeps a cosine.
 
+        Raises:
+            ConfigError: none does.
+        """
+        found = smallest_size(self.of_image, self._loss, cosine, most=most)
+        size, of_image = require_kept(found, cosine)
+        of_tokens = self.of_tokens(size)
+        if of_tokens is None or self._loss(of_tokens) > self._loss(of_image):
+            return of_image
+        smaller = smallest_size(
+            self.of_tokens, self._loss, cosine, most=size, first=max(1, size * 3 // 4)
+        )
+        return of_image if smaller is None else smaller[1]
 
-def _levels(
-    kinds: Kinds, group_K: NDArray[np.int64], pooled_K: NDArray[np.float64], progress: Progress
-) -> NDArray[np.float32]:
-    """Fit the levels (K, 256) of each byte, in standard deviations, to patches of all kinds."""
-    rows = drawn_rows(len(kinds.kind_T), LEVEL_TOKENS)
-    coded = len(group_K)
-    spread_TK = kinds.spread_SD[kinds.kind_T[rows]][:, :coded]
-    value_TK = kinds.values()[rows, :coded] / np.maximum(spread_TK, SMALLEST)
-    level_K256 = np.zeros((coded, LEVELS), np.float32)
-    for group in range(group_K.max() + 1):
-        members = np.flatnonzero(group_K == group)
-        # In these units the largest components count most; so do patches of wide kinds.
-        unit_K = np.maximum(pooled_K[members], SMALLEST).astype(np.float32)
-        weight_T = np.square(spread_TK[:, members]).sum(axis=1) + SMALLEST
-        value_Tk = (value_TK[:, members] * unit_K).astype(np.float32)
-        level_K256[members] = (centres(value_Tk, LEVELS, weight_T) / unit_K).T
-        progress(1)
-    return level_K256
+    def of_image(self, size: int) -> JointCodec:
+        """Fit the image layer alone."""
+        arrays = fit_image_layer(self._fitted_nND.numpy(), size)
+        self._progress(IMAGE_STEPS)
+        return self._codec(size, arrays | no_token_layer(self._fitted_nND.shape[2]))
 
+    def of_tokens(self, size: int) -> JointCodec | None:
+        """Fit CLS and the token layer; return None where bytes are too few for a class a patch."""
+        _, tokens, width = self._fitted_nND.shape
+        cls_bytes = max(1, min(width, round(CLS_SHARE * size**0.5)))
+        mean_bytes = (size - cls_bytes) / max(1, tokens - 1) - 1
+        if tokens == 1 or mean_bytes < 0:
+            self._progress(STEPS)
+            return None
+        direction_nND = self._fitted_nND.numpy()
+        arrays = typed(fit_image_layer(direction_nND, cls_bytes, only_cls=True))
+        layer = image_layer(arrays, torch.device("cpu"))
+        cls_nC = torch.cat(
+            [
+                decode_image(encode_image(part, layer), layer)[0]
+                for part in torch.split(self._fitted_nND, AT_ONCE)
+            ]
+        ).numpy()
+        rest_nLD = direction_nND[:, 1:]
+        of_tokens = fit_token_layer(rest_nLD, cls_nC, mean_bytes, self._progress)
+        return self._codec(size, arrays | of_tokens)
 
-def _distributed(variance_D: NDArray[np.float64], groups: int) -> NDArray[np.int64]:
-    """Distribute components, of descending variance, over groups of about equal numbers of bits.
+    def _loss(self, codec: JointCodec) -> float:
+        return loss_of(codec, self._held_out_nND)
 
-    (The parametric solution of optimised product quantisation, Ge et al., arXiv 1311.4055, section
-    3.2, with bits by reverse water-filling in the place of variances.)
-
-    Returns:
-        The group of each component that is coded (K,); each group has at least one component.
-    """
-    bits_D = fill_water(variance_D, BYTE * groups)
-    coded = max(groups, int((bits_D > 0).sum()))
-    filled_G = np.zeros(groups)
-    group_K = np.zeros(coded, np.int64)
-    for component in range(coded):
-        # The first components go to one group each, so that no group stays empty.
-        group = component if component < groups else int(filled_G.argmin())
-        group_K[component] = group
-        filled_G[group] += bits_D[component]
-    return group_K
+    def _codec(self, size: int, arrays: Arrays) -> JointCodec:
+        spec = self._spec
+        if spec.cosine is not None:
+            spec = dataclasses.replace(spec, token_bytes=size / self._fitted_nND.shape[1])
+        return JointCodec(spec, typed(arrays))

@@ -2,12 +2,14 @@
 
 Patches are assigned to the kind and centre that are expected to code them best, and each kind is
 fitted to its patches again, in turns (a mixture of principal components, fitted as by k-means).
+Each centre has a tier, which says how many bytes its patches take; a byte has a price.
 
 Legend: n samples, M patches of a sample, T patches of all samples, D target width; S kinds, E
-centres of a kind, P predicting components of CLS.
+centres of a kind, A = S E classes, P predicting components of CLS, U tiers.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,22 +17,30 @@ import torch
 from numpy.typing import NDArray
 
 from milan_pipeline.codecs.clusters import centres, nearest
-from milan_pipeline.codecs.component_arrays import MOST_CENTRES, MOST_KINDS
-from milan_pipeline.codecs.kinds import expectation_of, expected_losses
+from milan_pipeline.codecs.kinds import (
+    Expectation,
+    best_of_tiers,
+    expectation_of,
+    expected_losses,
+    within_budget,
+)
+from milan_pipeline.codecs.record_arrays import BYTE, MOST_CLASSES, MOST_TIERS, most_kinds
 from milan_pipeline.codecs.spectrum import principal
 
 Floats = NDArray[np.float32]
 Progress = Callable[[int], object]
-ROUNDS, NESTED_ROUNDS = 8, 4
+ROUNDS, NESTED_ROUNDS = 6, 3
 """Turns with one centre a kind, and with several."""
 STEPS = ROUNDS + NESTED_ROUNDS
-PATCHES_A_KIND, PATCHES_A_CENTRE = 256, 32
+PATCHES_A_KIND, PATCHES_A_CENTRE = 512, 32
 """As few patches as may make up a kind or a centre, on average."""
 PRIOR_PATCHES = 300
 """A kind's fit counts those of all patches as if they were this many of its own."""
 STARTING_PATCHES = 16384
 """Patches that the first kinds are found from."""
 ROWS_AT_ONCE = 4096
+LEAST_SHARE, MOST_SHARE = 0.45, 1.75
+"""Bytes of the smallest and of the largest tier, in those of a mean patch."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -46,6 +56,9 @@ class Kinds:
         spread_SD: standard deviation of each component.
         kind_T: the kind of each patch.
         number_T: the number of its centre in its kind.
+        tier_E: the tier of each centre, in every kind.
+        bytes_U: the further bytes of each tier; fractions while there is one tier.
+        mean_bytes: those that patches may have on average.
     """
 
     patches_TD: Floats
@@ -56,6 +69,9 @@ class Kinds:
     spread_SD: Floats
     kind_T: NDArray[np.int64]
     number_T: NDArray[np.int64]
+    tier_E: NDArray[np.int64]
+    bytes_U: NDArray[np.float64]
+    mean_bytes: float
 
     def rests(self, kind: int, rows: NDArray[np.int64]) -> Floats:
         """Return patches less what a kind predicts."""
@@ -72,35 +88,35 @@ class Kinds:
         return value_TD
 
 
-def fit_kinds(patches_TD: Floats, cls_TP: Floats, bits: int, progress: Progress) -> Kinds:
+def fit_kinds(patches_TD: Floats, cls_TP: Floats, mean_bytes: float, progress: Progress) -> Kinds:
     """Fit kinds.
 
     Args:
         patches_TD: directions, at least one.
         cls_TP: components of the CLS of each patch's sample, of mean zero.
-        bits: the bits that a patch's components will have together.
+        mean_bytes: further bytes that patches will have on average.
         progress: called with 1 after each of `STEPS` turns, and with 0 more often, so that it can
             end a fit whose turns take a minute.
     """
-    kinds = _first_kinds(patches_TD, cls_TP)
+    kinds = _first_kinds(patches_TD, cls_TP, mean_bytes)
     for _ in range(ROUNDS):
         _refit(kinds, progress)
-        _assign(kinds, bits, progress)
+        _assign(kinds, progress)
         progress(1)
     _refit(kinds, progress)
     _divide(kinds)
     for _ in range(NESTED_ROUNDS):
         _refit(kinds, progress)
-        _assign(kinds, bits, progress)
+        _assign(kinds, progress)
         progress(1)
     _refit(kinds, progress)
     return kinds
 
 
-def _first_kinds(patches_TD: Floats, cls_TP: Floats) -> Kinds:
+def _first_kinds(patches_TD: Floats, cls_TP: Floats, mean_bytes: float) -> Kinds:
     """Cluster what CLS does not predict."""
     count, width = patches_TD.shape
-    kinds = min(MOST_KINDS, max(1, count // PATCHES_A_KIND))
+    kinds = min(most_kinds(width), max(1, count // PATCHES_A_KIND))
     predict_PD = _predictions(cls_TP, patches_TD - patches_TD.mean(axis=0), 0)
     rest_TD = patches_TD - cls_TP @ predict_PD
     drawn = drawn_rows(count, STARTING_PATCHES)
@@ -114,6 +130,9 @@ def _first_kinds(patches_TD: Floats, cls_TP: Floats) -> Kinds:
         spread_SD=np.empty((kinds, width), np.float32),
         kind_T=nearest(rest_TD, middle_SD),
         number_T=np.zeros(count, np.int64),
+        tier_E=np.zeros(1, np.int64),
+        bytes_U=np.array([mean_bytes]),
+        mean_bytes=mean_bytes,
     )
 
 
@@ -141,40 +160,68 @@ def _refit(kinds: Kinds, progress: Progress) -> None:
         progress(0)
 
 
-def _assign(kinds: Kinds, bits: int, progress: Progress) -> None:
-    """Give each patch the kind and centre that are expected to code it best."""
-    expected = expectation_of(kinds.spread_SD, bits)
-    # Most components of a wide teacher have no bits. They come last, and change no loss.
-    coded_S = (expected.kept_SK > 0).sum(dim=1).tolist()
+def _assign(kinds: Kinds, progress: Progress) -> None:
+    """Give each patch the kind and centre that are expected to code it best for their bytes."""
+    bits_U = (BYTE * kinds.bytes_U).tolist()
+    expected = expectation_of(kinds.spread_SD, bits_U)
+    bytes_U = torch.from_numpy(kinds.bytes_U.astype(np.float32))
     everyone = np.arange(len(kinds.patches_TD))
     for part in np.split(everyone, range(ROWS_AT_ONCE, len(everyone), ROWS_AT_ONCE)):
-        losses = [
-            expected_losses(
-                torch.from_numpy(kinds.rests(kind, part)),
-                torch.from_numpy(kinds.centre_SED[kind]),
-                torch.from_numpy(kinds.basis_SDD[kind, :coded]),
-                expected.kept_SK[kind, :coded],
-                expected.floor_S[kind],
-            )
-            for kind, coded in enumerate(coded_S)
-        ]
-        best = torch.cat(losses, dim=1).argmin(dim=1).numpy()
+        tiers = len(kinds.bytes_U)
+        tier_A = torch.from_numpy(np.tile(kinds.tier_E, len(kinds.centre_SED)))
+        class_xU, loss_xU = best_of_tiers(_losses(kinds, part, expected), tier_A, tiers)
+        # These patches are drawn from many images, which have about the mean of bytes together.
+        budget = kinds.mean_bytes * len(part)
+        tier_x = within_budget(loss_xU[None], bytes_U, budget)[0]
+        best = class_xU.gather(1, tier_x[:, None])[:, 0].numpy()
         kinds.kind_T[part], kinds.number_T[part] = np.divmod(best, kinds.centre_SED.shape[1])
         progress(0)
 
 
+def _losses(kinds: Kinds, rows: NDArray[np.int64], expected: Expectation) -> torch.Tensor:
+    """Return the expected losses (x, A) of some patches."""
+    # Most components of a wide teacher have no bits. They come last, and change no loss.
+    coded_S = (expected.kept_STK > 0).any(dim=1).sum(dim=1).tolist()
+    return torch.cat(
+        [
+            expected_losses(
+                torch.from_numpy(kinds.rests(kind, rows)),
+                torch.from_numpy(kinds.centre_SED[kind]),
+                torch.from_numpy(kinds.basis_SDD[kind, :coded]),
+                kept_TK=expected.kept_STK[kind, :, :coded],
+                floor_T=expected.floor_ST[kind],
+                tier_E=torch.from_numpy(kinds.tier_E),
+            )
+            for kind, coded in enumerate(coded_S)
+        ],
+        dim=1,
+    )
+
+
 def _divide(kinds: Kinds) -> None:
-    """Give each kind several centres."""
+    """Give each kind several centres, of all tiers."""
     count, of_kind = len(kinds.patches_TD), len(kinds.centre_SED)
-    number = min(MOST_CENTRES, max(1, count // (PATCHES_A_CENTRE * of_kind)))
-    divided = np.repeat(kinds.centre_SED, number, axis=1)
+    kinds.bytes_U = tiers_of(kinds.mean_bytes)
+    tiers = len(kinds.bytes_U)
+    each = max(1, min(MOST_CLASSES, count // PATCHES_A_CENTRE) // (of_kind * tiers))
+    divided = np.repeat(kinds.centre_SED, each, axis=1)
     for kind in range(of_kind):
         rows = np.flatnonzero(kinds.kind_T == kind)
         if len(rows):
             rest = kinds.rests(kind, rows)
-            divided[kind] = centres(rest, number)
+            divided[kind] = centres(rest, each)
             kinds.number_T[rows] = nearest(rest, divided[kind])
-    kinds.centre_SED = divided
+    kinds.centre_SED = np.tile(divided, (1, tiers, 1))
+    kinds.tier_E = np.repeat(np.arange(tiers), each)
+    # Patches have no tier yet. The first assignment needs only spreads, which all tiers share.
+    middle = int(np.abs(kinds.bytes_U - kinds.mean_bytes).argmin())
+    kinds.number_T += middle * each
+
+
+def tiers_of(mean_bytes: float) -> NDArray[np.float64]:
+    """Return the further bytes of each tier: whole, ascending, some below and some above a mean."""
+    low, high = (math.floor(mean_bytes * LEAST_SHARE), math.ceil(mean_bytes * MOST_SHARE))
+    return np.unique(np.linspace(low, high, MOST_TIERS).round())
 
 
 def _predictions(cls_TP: Floats, rest_TD: Floats, start_PD: Floats | int) -> Floats:

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class Encoded(NamedTuple):
-    """Codes `(n, N, C)` of the codec's dtype and, where it has one, a float16 scale `(n, N)`."""
+    """Codes `(n, N, C)` of the codec's dtype and, where it has one, a float16 scale `(n, N)`.
+
+    A codec of whole images has codes `(n, 1, C)`.
+    """
 
     codes_nNC: torch.Tensor
     scale_nN: torch.Tensor | None
@@ -54,9 +57,18 @@ class Codec(Protocol):
 
     spec: CodecSpec
 
+    @property
+    def in_grid_order(self) -> bool:
+        """Whether all tokens of a sample are decoded together, in the order of the grid."""
+        return self.spec.is_of_images
+
     def parameters(self) -> dict[str, Any]:
         """Return what the identity records, the hash of fitted arrays included."""
         return self.spec.parameters()
+
+    def tokens_of(self, shape: tuple[int, int]) -> int:
+        """Return N, the tokens of a sample whose codes have a shape."""
+        return shape[0]
 
     def try_encode(self, tokens_nND: torch.Tensor) -> Attempt:
         """Encode float tokens without waiting for the device.

@@ -25,12 +25,14 @@ class CodecKind(NamedTuple):
         options: what `--codec NAME:OPTION=VALUE` may give, and for codecs with options must.
         fitted: whether the codec has arrays that are fitted to a sample of the targets.
         home: module in `codecs` and class, which `build` imports.
+        version: of the format of its codes and arrays.
     """
 
     code_type: str
     options: tuple[str, ...]
     fitted: bool
     home: str
+    version: int = 1
 
 
 CODECS = {
@@ -38,7 +40,7 @@ CODECS = {
     "bfloat16": CodecKind("<u2", (), fitted=False, home="plain:BFloat16"),
     "int8": CodecKind("i1", (), fitted=False, home="plain:Int8"),
     "rotation": CodecKind("u1", ("bits",), fitted=False, home="rotation:Rotation"),
-    "joint": CodecKind("u1", SIZES, fitted=True, home="joint:JointCodec"),
+    "joint": CodecKind("u1", SIZES, fitted=True, home="joint:JointCodec", version=2),
 }
 """All codecs by name."""
 PLAIN = tuple(name for name, kind in CODECS.items() if not kind.options)
@@ -55,19 +57,16 @@ def codec_names() -> list[str]:
     return [*CODECS, *LEVELS]
 
 
-FORMAT_VERSION = 1
-"""Version of the formats of codecs with options."""
 FLOAT16_BYTES = 2
 BITS_PER_BYTE = 8
-LEAST_BYTES = 2
+LEAST_BYTES = 0.25  # a token
+ROUNDING = 1e-6
 UNFITTED = "0" * 64
 """Stands for the hash of arrays that are not fitted yet."""
-BITS = range(1, 5)
-"""Bits that the rotation codec may take for a component."""
+BITS = range(1, 5)  # a component of the rotation codec
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 OPTION = re.compile(rf"([a-z]+)=({NUMBER.pattern})")
 LEAST_COSINE, MOST_COSINE = 0.5, 0.9999
-"""Cosines that a codec may be asked to keep."""
 CODEC_CHOICES = (
     f"{', '.join(PLAIN)}, high, compact or tiny. The last three are 12, 24 and 60 times smaller "
     "than float16. For other sizes: joint:ratio=X (X times smaller than float16) or joint:bytes=N "
@@ -84,7 +83,8 @@ class CodecSpec:
 
     Attributes:
         name: a key of `CODECS`.
-        token_bytes: bytes a token of a fitted codec; None while only the ratio is known.
+        token_bytes: bytes a token of a fitted codec, which codes an image as a whole: this times
+            its tokens are the bytes of an image. None while only the ratio is known.
         ratio: how many times smaller than float16 a fitted codec is, if that was given.
         bits: bits a component of the rotation codec.
         cosine: the mean cosine that a fitted codec is to keep, if that was given; until it is
@@ -92,7 +92,7 @@ class CodecSpec:
     """
 
     name: str
-    token_bytes: int | None = None
+    token_bytes: float | None = None
     ratio: float | None = None
     bits: int | None = None
     cosine: float | None = None
@@ -113,8 +113,8 @@ class CodecSpec:
         return CODECS[self.name].fitted
 
     @property
-    def needs_cls(self) -> bool:
-        """Whether patches are decoded with the CLS of their sample, as the first of its tokens."""
+    def is_of_images(self) -> bool:
+        """Whether an image is coded as a whole: (1, C) codes, from which all tokens are decoded."""
         return self.needs_fit
 
     @property
@@ -140,13 +140,13 @@ class CodecSpec:
             )
         if not self.needs_fit:
             return self
-        size = self.token_bytes or (width if self.cosine else None)
+        size = self.token_bytes or (float(width) if self.cosine else None)
         if size is None:
             assert self.ratio is not None  # noqa: S101 - parse_codec gives one of the two
-            size = max(LEAST_BYTES, int(FLOAT16_BYTES * width / self.ratio))
+            size = max(LEAST_BYTES, FLOAT16_BYTES * width / self.ratio)
         if size > width:
             raise ConfigError(
-                f"--codec {self.name}:bytes={size} is more than int8 takes for targets of width "
+                f"--codec {self.name}:bytes={size:g} is more than int8 takes for targets of width "
                 f"{width}; give at most {width}, or --codec int8"
             )
         return CodecSpec(name=self.name, token_bytes=size, cosine=self.cosine)
@@ -160,16 +160,20 @@ class CodecSpec:
             return self.cosine == other.cosine
         return self == dataclasses.replace(other, cosine=None)
 
-    def code_width(self, width: int) -> int:
-        """Return C for targets of width D."""
+    def code_shape(self, tokens: int, width: int) -> tuple[int, int]:
+        """Return (N, C) for N tokens of width D, or (1, C) where an image is coded as a whole."""
         spec = self.for_width(width)
+        if spec.token_bytes is not None:
+            # The bytes of an image may have been divided by its tokens, which rounds.
+            return 1, max(1, int(spec.token_bytes * tokens + ROUNDING))
         if spec.bits is not None:
-            return spec.bits * width // BITS_PER_BYTE
-        return spec.token_bytes or width
+            return tokens, spec.bits * width // BITS_PER_BYTE
+        return tokens, width
 
-    def payload_bytes(self, width: int) -> int:
-        """Return the bytes of one token, its scale included."""
-        return self.code_width(width) * self.dtype.itemsize + FLOAT16_BYTES * self.has_scale
+    def payload_bytes(self, tokens: int, width: int) -> int:
+        """Return the bytes of one sample of N tokens of width D, scales included."""
+        rows, size = self.code_shape(tokens, width)
+        return rows * (size * self.dtype.itemsize + FLOAT16_BYTES * self.has_scale)
 
     def parameters(self, arrays: str = UNFITTED) -> dict[str, Any]:
         """Return what the identity records.
@@ -179,13 +183,14 @@ class CodecSpec:
         """
         if not self.is_directional:
             return {"name": self.name}
+        version = CODECS[self.name].version
         if self.bits is not None:
-            own = {"version": FORMAT_VERSION, "bits": self.bits, "prior": "log8"}
-            return {"name": self.name, **own}
+            return {"name": self.name, "version": version, "bits": self.bits, "prior": "log8"}
+        size = self.token_bytes
         return {
             "name": self.name,
-            "version": FORMAT_VERSION,
-            "bytes": self.token_bytes,
+            "version": version,
+            "bytes": int(size) if size is not None and size.is_integer() else size,
             "prior": "log8",
             "arrays": arrays,
             **({} if self.cosine is None else {"cosine": self.cosine}),
@@ -227,11 +232,7 @@ def parse_codec(text: str) -> CodecSpec:
 
 
 def _keeping(text: str, given: str) -> CodecSpec:
-    """Return the codec that keeps a cosine.
-
-    Raises:
-        ConfigError: it is no number, or out of range.
-    """
+    """Return the codec that keeps a cosine, if it is in range."""
     if not NUMBER.fullmatch(given) or not LEAST_COSINE <= float(given) <= MOST_COSINE:
         raise ConfigError(
             f"--codec {text!r} takes a mean cosine from {LEAST_COSINE} to {MOST_COSINE}; give "
@@ -241,11 +242,7 @@ def _keeping(text: str, given: str) -> CodecSpec:
 
 
 def _sized(text: str, name: str, option: str, value: float) -> CodecSpec:
-    """Return the codec of a size that was given.
-
-    Raises:
-        ConfigError: it is out of range.
-    """
+    """Return the codec of a size that was given, if it is in range."""
     if option == "ratio":
         if not 2 <= value <= 1000:
             raise ConfigError(f"--codec {text!r} is not within 2 to 1000; give a ratio that is")
@@ -257,28 +254,33 @@ def _sized(text: str, name: str, option: str, value: float) -> CodecSpec:
                 "that are"
             )
         return CodecSpec(name=name, bits=int(value))
-    if value != int(value) or value < LEAST_BYTES:
-        raise ConfigError(f"--codec {text!r} takes whole bytes, at least {LEAST_BYTES}; give those")
-    return CodecSpec(name=name, token_bytes=int(value))
+    if value < LEAST_BYTES:
+        raise ConfigError(
+            f"--codec {text!r} takes at least {LEAST_BYTES} bytes a token; give those"
+        )
+    return CodecSpec(name=name, token_bytes=value)
 
 
 def spec_of(parameters: Mapping[str, Any]) -> CodecSpec:
-    """Rebuild the spec from the codec's part of an identity.
-
-    Raises:
-        DataError: this program does not know the codec, or not this version of its format.
-    """
+    """Rebuild the spec from the codec's part of an identity; a DataError if it is not known."""
     name, version = str(parameters.get("name")), parameters.get("version")
-    if name in CODECS and isinstance(version, int) and version > FORMAT_VERSION:
+    known = CODECS[name].version if name in CODECS else None
+    if known and isinstance(version, int) and version > known:
         raise DataError(
             f"targets are stored with the codec {name} in its format version {version}, this "
-            f"program reads {FORMAT_VERSION}; use a newer milan-pipeline"
+            f"program reads {known}; use a newer milan-pipeline"
         )
-    if name in CODECS:
+    if known and isinstance(version, int) and version < known:
+        raise DataError(
+            f"targets are stored with the codec {name} in its format version {version}, which this "
+            "version no longer reads; extract them again, or turn them into int8 by the version "
+            "that wrote them"
+        )
+    if known:
         size, bits, cosine = (parameters.get(each) for each in ("bytes", "bits", "cosine"))
         spec = CodecSpec(
             name=name,
-            token_bytes=size if isinstance(size, int) else None,
+            token_bytes=float(size) if isinstance(size, int | float) else None,
             bits=bits if isinstance(bits, int) and bits in BITS else None,
             cosine=cosine if isinstance(cosine, float) else None,
         )

@@ -93,4 +93,4 @@ class ExtractionJob:
     def code_shape(self) -> tuple[int, int]:
         """(N, C) of one sample's codes."""
         height, width = self.teacher.grid
-        return 1 + height * width, self.codec.spec.code_width(self.teacher.width)
+        return self.codec.spec.code_shape(1 + height * width, self.teacher.width)

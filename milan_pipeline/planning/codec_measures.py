@@ -45,7 +45,7 @@ class CodecMeasures:
     Attributes:
         codec: the value of `--codec`.
         targets: the set of targets: "store" or "synthetic".
-        bytes_per_token: bytes of codes and scale of a token.
+        bytes_per_token: bytes of codes and scale of a token; of a sample, over its tokens.
         bytes_per_sample: bytes of all tokens of a sample.
         compression: bytes of a sample in float16 divided by those with this codec.
         files_compression: the same ratio for target shards with all their files.
@@ -63,7 +63,7 @@ class CodecMeasures:
 
     codec: str
     targets: str
-    bytes_per_token: int
+    bytes_per_token: float
     bytes_per_sample: int
     compression: float
     files_compression: float
@@ -149,7 +149,7 @@ class Measurement:
             DataError: the codec cannot encode a target.
         """
         _, tokens, width = self.targets.measured_nND.shape
-        size = codec.spec.payload_bytes(width)
+        size = codec.spec.payload_bytes(tokens, width)
         (cosine_nN, rest_nN), agreement = self._fidelity(codec)
         encode_per_s, decode_per_s = self._speeds(codec)
         shards, store = self._files.shards(codec), self._files.store(codec)
@@ -158,9 +158,9 @@ class Measurement:
         return CodecMeasures(
             codec=text,
             targets=self.targets.name,
-            bytes_per_token=size,
-            bytes_per_sample=tokens * size,
-            compression=make_codec("float16").spec.payload_bytes(width) / size,
+            bytes_per_token=size / tokens,
+            bytes_per_sample=size,
+            compression=make_codec("float16").spec.payload_bytes(tokens, width) / size,
             files_compression=full_shards / shards,
             store_compression=full_store / store,
             mean_cosine=mean,
@@ -169,7 +169,7 @@ class Measurement:
             rest_cosine=float(rest_nN.mean()),
             rest_p01_cosine=float(np.percentile(rest_nN, 1)),
             colour_agreement=agreement,
-            bits_over_bound=bits_over_bound(BITS * size, mean, self.variance_D),
+            bits_over_bound=bits_over_bound(BITS * size / tokens, mean, self.variance_D),
             encode_per_s=encode_per_s,
             decode_per_s=decode_per_s,
         )

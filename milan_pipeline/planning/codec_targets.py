@@ -1,9 +1,10 @@
 """The targets that codecs are measured on: those of a store, or random ones of a known spectrum.
 
-Legend: n samples, N tokens (CLS first), M drawn ones, D target width.
+Legend: n samples, N tokens (CLS first), D target width.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,7 @@ from milan_pipeline import storage
 from milan_pipeline.errors import DataError
 from milan_pipeline.provenance.identity import TRANSCODED_FROM, Identity
 from milan_pipeline.targets.codec_files import read_store_codec
-from milan_pipeline.targets.codec_sample import SAMPLE_IMAGES, stored_sample, subsampled
+from milan_pipeline.targets.codec_sample import sample_images, stored_sample
 from milan_pipeline.targets.units import AnyMark, Unit
 
 NEARLY_EXACT = ("float16", "bfloat16")
@@ -25,14 +26,14 @@ class TargetSet:
     Attributes:
         name: "store" or "synthetic".
         title: describes them in words.
-        fit_nMD: tokens to fit to, float32; CLS and drawn patches.
+        fit_nND: targets to fit to, float32.
         measured_nND: targets to measure on, float32.
         notes: sentences that help to read the results.
     """
 
     name: str
     title: str
-    fit_nMD: torch.Tensor
+    fit_nND: torch.Tensor
     measured_nND: torch.Tensor
     notes: Sequence[str] = ()
 
@@ -43,7 +44,7 @@ def stored_targets(
     units: Sequence[tuple[Unit, AnyMark]],
     samples: int,
     *,
-    fit_images: int = SAMPLE_IMAGES,
+    fit_images: int | None = None,
 ) -> TargetSet:
     """Read the images that extraction would fit a codec to, and the next by their keys' hashes.
 
@@ -52,7 +53,8 @@ def stored_targets(
         identity: that of the store.
         units: units of one view.
         samples: the most images to measure.
-        fit_images: the images to fit a codec to, where there are twice as many.
+        fit_images: the images to fit a codec to, where there are twice as many; None for those
+            that are otherwise fitted to.
 
     Raises:
         DataError: the store is damaged, or has fewer than two images.
@@ -64,6 +66,7 @@ def stored_targets(
             f"{url} has {images} images in a view, and none is left to measure a codec on that is "
             "fitted to it; extract more"
         )
+    fit_images = fit_images or sample_images(math.prod(identity["teacher"]["grid"]))
     is_small = images < 2 * fit_images
     fitted = images // 2 if is_small else fit_images
     codec = read_store_codec(url, identity)
@@ -83,7 +86,7 @@ def stored_targets(
     return TargetSet(
         name="store",
         title=f"{storage.basename(url)}: {shape}",
-        fit_nMD=subsampled(fit_nND),
+        fit_nND=fit_nND,
         measured_nND=measured_nND,
         notes=notes,
     )
@@ -103,7 +106,7 @@ def synthetic_targets(like: TargetSet, decay: float) -> TargetSet:
     return TargetSet(
         name="synthetic",
         title=f"synthetic: {samples} of {tokens} x {width}, Gaussian, variances k^-{decay:g}",
-        fit_nMD=power_law_tokens(tuple(like.fit_nMD.shape), decay=decay, seed=1),
+        fit_nND=power_law_tokens(tuple(like.fit_nND.shape), decay=decay, seed=1),
         measured_nND=power_law_tokens((samples, tokens, width), decay=decay, seed=2),
     )
 

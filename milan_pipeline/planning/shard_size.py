@@ -87,7 +87,9 @@ class ShardSize:
         shards = tuple(self._listed(unit, keys) for unit, keys in units)
         common = {"identity": self._identity, "identity_hash": content_hash(self._identity)}
         manifest = Manifest(kind="targets", folder="", shards=shards, common=common)
-        codec = most_shards_codec_bytes(self._layout.codec, self._layout.width)
+        codec = most_shards_codec_bytes(
+            self._layout.codec, 1 + self._layout.patches, self._layout.width
+        )
         return len(manifest.to_bytes()) + codec
 
     def _listed(self, unit: Unit, keys: KeyBytes) -> Shard:

@@ -71,6 +71,8 @@ class StoreSize:
         self._identity = identity
         self._codec = spec_of(identity["codec"])
         self._shape = code_shape(identity)
+        height, width = identity["teacher"]["grid"]
+        self._tokens, self._width = 1 + height * width, identity["teacher"]["width"]
         self._known: dict[tuple[object, ...], int] = {}
         self._objects: dict[int, int] = {}
 
@@ -110,12 +112,12 @@ class StoreSize:
 
         The arrays of a codec that needs fitting count with the most components.
         """
-        arrays = most_store_codec_bytes(self._codec, self._identity["teacher"]["width"])
+        arrays = most_store_codec_bytes(self._codec, self._tokens, self._width)
         return len(root_bytes(self._identity)) + arrays + views * len(group_bytes({}))
 
     def _layout(self, samples: int) -> _Layout:
         numbers = view_numbers(self._identity["view_policy"])
-        return _layout_of(self._codec, self._shape, samples, numbers)
+        return _layout_of(self._codec, self._tokens, self._shape, samples, numbers)
 
     def _without_keys(self, unit: Unit) -> int:
         layout = self._layout(unit.shard.samples)
@@ -132,7 +134,9 @@ class StoreSize:
         return layout.chunk_bytes + layout.metadata_bytes + len(mark.to_bytes())
 
 
-def _layout_of(codec: CodecSpec, shape: tuple[int, int], samples: int, box_numbers: int) -> _Layout:
+def _layout_of(
+    codec: CodecSpec, tokens: int, shape: tuple[int, int], samples: int, box_numbers: int
+) -> _Layout:
     """Create a unit's arrays in memory and compute the bytes of their chunks."""
     memory: dict[str, Any] = {}
     group = zarr.create_group(MemoryStore(memory), zarr_format=3)
@@ -142,7 +146,7 @@ def _layout_of(codec: CodecSpec, shape: tuple[int, int], samples: int, box_numbe
     chunk = math.prod(codes.chunks) * codes.dtype.itemsize + CRC_BYTES
     size = samples * chunk + pieces * (outer * INDEX_ENTRY_BYTES + CRC_BYTES)
     paths = [f"codes/c/{piece}/0/0" for piece in range(pieces)]
-    for name, values in vars(empty_block(codec, shape, box_numbers)).items():
+    for name, values in vars(empty_block(codec, tokens, shape, box_numbers)).items():
         if name == "codes" or values is None:
             continue
         is_text = name == "key"

@@ -186,11 +186,9 @@ class ToExamples:
 def _codes(
     record: NDArray[np.void], layout: RecordLayout, tokens_T: NDArray[np.int64]
 ) -> NDArray[Any]:
-    """Return the codes of some tokens, and of CLS before them where the codec needs it."""
-    needs_more = layout.codec.needs_cls and tokens_T[0] != 0
-    codes: NDArray[Any] = record["codes"].take(
-        np.append(0, tokens_T) if needs_more else tokens_T, axis=0
-    )
+    """Return the codes of some tokens, or all of a sample that is coded as a whole."""
+    stored: NDArray[Any] = record["codes"]
+    codes: NDArray[Any] = stored.copy() if layout.codec.is_of_images else stored.take(tokens_T, 0)
     return codes
 
 

@@ -57,6 +57,11 @@ class StandardisedTargets:
     codec: Codec
     phi_s: PhiS
 
+    @property
+    def in_grid_order(self) -> bool:
+        """Whether all tokens of a sample are decoded together, in the order of the grid."""
+        return self.codec.in_grid_order
+
     def decode(self, codes_BTC: torch.Tensor, scale_BT: torch.Tensor | None) -> torch.Tensor:
         """Return float32 (B, T, D)."""
         return self.phi_s(self.codec.decode(codes_BTC, scale_BT))

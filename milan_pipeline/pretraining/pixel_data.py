@@ -98,6 +98,9 @@ class PixelTargets:
         std: of each channel, in [0, 1].
     """
 
+    in_grid_order = False
+    """Pixels are those of masked patches alone."""
+
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         self._pixels = Pixels(mean, std, scaling="pixels")
 

@@ -60,6 +60,11 @@ class PretrainingConfig:
 class Targets(Protocol):
     """Decodes stored targets: a codec, or `pixel_data.PixelTargets`."""
 
+    @property
+    def in_grid_order(self) -> bool:
+        """Whether all tokens of a sample are decoded together, in the order of the grid."""
+        ...
+
     def decode(self, codes_BTC: torch.Tensor, scale_BT: torch.Tensor) -> torch.Tensor:
         """Return float32 (B, T, D)."""
 
@@ -127,33 +132,35 @@ class Pretraining:
         teachers = len(data.codes)
         codes, scales = stored[:teachers], stored[teachers:]
         decoded = [
-            self._on_own_grid(name, targets.decode(codes_BTC, scale_BT), kept_BK, masked_BM)
+            self._supervised(name, targets.decode(codes_BTC, scale_BT), kept_BK, masked_BM)
             for (name, targets), codes_BTC, scale_BT in zip(
                 self._targets.items(), codes, scales, strict=True
             )
         ]
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.bf16):
             pred_BTS = replica(patches_BKP, kept_BK, masked_BM)
-        # CLS may have come before the supervised tokens, to decode them.
-        decoded = [each_BTD[:, -pred_BTS.shape[1] :] for each_BTD in decoded]
         if teachers == 1:
             return self._loss_of(pred_BTS, decoded[0])
         heads = pred_BTS.split([targets_BTD.shape[-1] for targets_BTD in decoded], dim=-1)
         losses = [self._loss_of(*each) for each in zip(heads, decoded, strict=True)]
         return self._together(dict(zip(self._targets, losses, strict=True)))
 
-    def _on_own_grid(
+    def _supervised(
         self,
         name: str,
         tokens_BND: torch.Tensor,
         kept_BK: torch.Tensor,
         masked_BM: torch.Tensor,
     ) -> torch.Tensor:
-        """Return the supervised targets (B, T, D) of a teacher, resampled if need be."""
-        if name not in self._other_grids:
+        """Return the supervised targets (B, T, D) of a teacher, resampled if need be.
+
+        Those of a codec of single tokens are the supervised ones already, in student order.
+        """
+        if name in self._other_grids:
+            own = self._student.encoder.patch_embed.grid_size
+            tokens_BND = resampled_tokens(tokens_BND, self._other_grids[name], own)
+        elif not self._targets[name].in_grid_order:
             return tokens_BND
-        own = self._student.encoder.patch_embed.grid_size
-        tokens_BND = resampled_tokens(tokens_BND, self._other_grids[name], own)
         kept, patches = kept_BK.shape[1], tokens_BND.shape[1] - 1
         wanted = supervised_slice(self._student.supervise, kept=kept, patches=patches)
         return in_student_order(tokens_BND, kept_BK, masked_BM)[:, wanted]

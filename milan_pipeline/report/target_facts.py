@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from milan_pipeline.codecs.registry import FLOAT16_BYTES, spec_of
+from milan_pipeline.codecs.registry import FLOAT16_BYTES
 from milan_pipeline.provenance.identity import Identity, content_hash, stated_identity
 from milan_pipeline.report.facts import Facts, flattened
 from milan_pipeline.report.folder_kind import Kind
@@ -65,7 +65,7 @@ def ledger_facts(skipped: dict[str, int], first: list[str]) -> dict[str, Any]:
 def size_facts(identity: Identity) -> dict[str, Any]:
     """Return the bytes of one target, and of its codes, also as float16."""
     layout, target = layout_of(identity), layout_of(identity).dtype.itemsize
-    codes = (1 + layout.patches) * layout.codec.payload_bytes(layout.width)
+    codes = layout.codec.payload_bytes(1 + layout.patches, layout.width)
     return {
         "one_target_bytes": target,
         "its_codes_bytes": codes,
@@ -75,8 +75,9 @@ def size_facts(identity: Identity) -> dict[str, Any]:
 
 def codec_facts(identity: Identity) -> dict[str, Any]:
     """Return how targets are stored."""
-    spec, width = spec_of(identity["codec"]), int(identity["teacher"]["width"])
-    size = spec.payload_bytes(width)
+    layout = layout_of(identity)
+    spec, width = layout.codec, layout.width
+    size = spec.payload_bytes(1 + layout.patches, width) / (1 + layout.patches)
     return {
         "name": spec.name,
         "one_token_bytes": size,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
-from milan_pipeline.codecs.component_arrays import DTYPES, Arrays, array_shapes
+from milan_pipeline.codecs.record_arrays import DTYPES, Arrays, array_shapes
 from milan_pipeline.codecs.registry import CodecSpec
 
 
@@ -31,18 +31,18 @@ def store_codec_objects(arrays: Arrays) -> dict[str, bytes]:
     return {path: data.to_bytes() for path, data in sorted(memory.items())}
 
 
-def most_store_codec_bytes(spec: CodecSpec, width: int) -> int:
-    """Return the most bytes that the `codec/` group takes for targets of width D; 0 without one."""
+def most_store_codec_bytes(spec: CodecSpec, tokens: int, width: int) -> int:
+    """Return the most bytes of a `codec/` group for N tokens of width D; 0 without one."""
     if not spec.needs_fit:
         return 0
-    return sum(map(len, store_codec_objects(_most_arrays(spec, width)).values()))
+    return sum(map(len, store_codec_objects(_most_arrays(spec, tokens, width)).values()))
 
 
-def most_shards_codec_bytes(spec: CodecSpec, width: int) -> int:
-    """Return the most bytes that the file takes for targets of width D; 0 without one."""
-    return len(safetensors.numpy.save(_most_arrays(spec, width))) if spec.needs_fit else 0
+def most_shards_codec_bytes(spec: CodecSpec, tokens: int, width: int) -> int:
+    """Return the most bytes that the file takes for N tokens of width D; 0 without one."""
+    return len(safetensors.numpy.save(_most_arrays(spec, tokens, width))) if spec.needs_fit else 0
 
 
-def _most_arrays(spec: CodecSpec, width: int) -> dict[str, NDArray[Any]]:
-    shapes = array_shapes(spec, width)
+def _most_arrays(spec: CodecSpec, tokens: int, width: int) -> dict[str, NDArray[Any]]:
+    shapes = array_shapes(spec, tokens, width)
     return {name: np.zeros(shape, DTYPES[name]) for name, shape in shapes.items()}

@@ -16,9 +16,9 @@ from zarr.storage import MemoryStore
 
 from milan_pipeline import storage
 from milan_pipeline.codecs.build import codec_of
-from milan_pipeline.codecs.component_arrays import DIMENSIONS, DTYPES, Arrays
 from milan_pipeline.codecs.interface import Codec
 from milan_pipeline.codecs.joint import JointCodec
+from milan_pipeline.codecs.record_arrays import DIMENSIONS, DTYPES, Arrays
 from milan_pipeline.codecs.registry import spec_of
 from milan_pipeline.core.file_kinds import HEAD, explained
 from milan_pipeline.errors import DataError, MissingDataError

@@ -25,9 +25,11 @@ from milan_pipeline.targets.reader import open_unit, remedy_of
 from milan_pipeline.targets.stored_codes import decoded_targets
 from milan_pipeline.targets.units import AnyMark, Unit
 
-SAMPLE_IMAGES = 1024
+SAMPLE_IMAGES, MOST_IMAGES = 1024, 4096
 SAMPLE_PATCHES = 65536
-"""Enough for each of 256 centres; fitting takes less than a minute at a width of 128."""
+"""Of a sample of single tokens."""
+WHOLE_PATCHES = 262144
+"""Of a sample of whole images: 4,096 images of 64 patches, 1,337 of 196."""
 UNFITTED = "nothing is fitted yet"
 KEY_THREADS, TARGET_THREADS = 8, 4
 """Units that are read at a time, since each is a few round trips; targets take more memory."""
@@ -57,6 +59,11 @@ def rows_by_hash(
     return {stem: sorted(rows) for stem, rows in sorted(chosen.items())}
 
 
+def sample_images(patches: int) -> int:
+    """Return how many whole images of L patches a codec is fitted to."""
+    return max(1, min(MOST_IMAGES, WHOLE_PATCHES // max(1, patches)))
+
+
 def subsampled(tokens_nND: torch.Tensor) -> torch.Tensor:
     """Draw at most `SAMPLE_PATCHES` patches with a fixed seed, as many of each sample.
 
@@ -69,7 +76,7 @@ def subsampled(tokens_nND: torch.Tensor) -> torch.Tensor:
 def stored_tokens(
     url: str, units: Sequence[tuple[Unit, AnyMark]], codec: Codec, stop: StopRequest
 ) -> torch.Tensor:
-    """Return the tokens (n, M, D), float32, that a codec is fitted to.
+    """Return tokens (n, M, D), float32, of the sample.
 
     They are `subsampled` of `stored_sample`, without the memory that all its tokens take.
 
@@ -88,6 +95,34 @@ def stored_tokens(
     rows = stop.between(chosen.items(), UNFITTED)
     with contextlib.closing(_decoded(url, known, codec, rows)) as parts:
         return _drawn(parts, sum(map(len, chosen.values())))
+
+
+def stored_images(
+    url: str,
+    units: Sequence[tuple[Unit, AnyMark]],
+    codec: Codec,
+    patches: int,
+    stop: StopRequest,
+) -> torch.Tensor:
+    """Return the targets (n, N, D), float32, that a codec is fitted to.
+
+    Args:
+        url: the store.
+        units: finished units of one view, with their marks.
+        codec: that of the store.
+        patches: L.
+        stop: asked before each unit.
+
+    Raises:
+        DataError, StorageError: as `stored_sample`.
+        InterruptedRunError: a stop was asked for.
+    """
+    count = sample_images(patches)
+    chosen = _chosen(url, stop.between(units, UNFITTED), 0, count)
+    known = {unit.shard.stem: (unit, mark) for unit, mark in units}
+    rows = stop.between(chosen.items(), UNFITTED)
+    with contextlib.closing(_decoded(url, known, codec, rows)) as parts:
+        return torch.cat(list(parts))
 
 
 def stored_sample(

@@ -65,5 +65,5 @@ def expected_codec(codec: CodecSpec, existing: Identity | None) -> dict[str, Any
     """Return a codec's parameters; what a fit finds is taken from the existing targets."""
     there = {} if existing is None else existing["codec"]
     if codec.cosine is not None and there.get("cosine") == codec.cosine:
-        codec = dataclasses.replace(codec, token_bytes=there["bytes"])
+        codec = dataclasses.replace(codec, token_bytes=float(there["bytes"]))
     return codec.parameters(there.get("arrays", UNFITTED))

@@ -175,9 +175,10 @@ def read_identity(url: str) -> Identity:
 
 
 def code_shape(identity: Identity) -> tuple[int, int]:
-    """Return (N, C) of the codes of one sample of an identity's targets."""
+    """Return (N, C) of the codes of one sample of an identity's targets; (1, C) of an image's."""
     height, width = identity["teacher"]["grid"]
-    return 1 + height * width, spec_of(identity["codec"]).code_width(identity["teacher"]["width"])
+    spec, tokens = spec_of(identity["codec"]), 1 + height * width
+    return spec.code_shape(tokens, identity["teacher"]["width"])
 
 
 def create_codes(
@@ -213,10 +214,12 @@ def create_small_array(
 
 
 def empty_block(
-    codec: CodecSpec, shape: tuple[int, int], box_numbers: int = PLACE_NUMBERS
+    codec: CodecSpec,
+    tokens: int,
+    shape: tuple[int, int],
+    box_numbers: int = PLACE_NUMBERS,
 ) -> UnitBlock:
     """Return a block of no samples: its arrays have the types and row shapes of a unit's arrays."""
-    tokens, _ = shape
     return UnitBlock(
         key=[],
         codes=np.zeros((0, *shape), codec.dtype),
@@ -279,5 +282,5 @@ def record_dtype(
     ]
     if codec.has_scale:
         fields.append(("scale", "<f2", (tokens,)))
-    fields.append(("codes", codec.dtype, (tokens, codec.code_width(width))))
+    fields.append(("codes", codec.dtype, codec.code_shape(tokens, width)))
     return np.dtype(fields)

@@ -7,6 +7,7 @@ Legend: n samples, N = 1 + L tokens, L patches, D target width, C code width.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from milan_pipeline.errors import DataError
 from milan_pipeline.images.views import view_numbers
 from milan_pipeline.provenance.identity import require_hash
 from milan_pipeline.targets.codec_files import read_store_codec
-from milan_pipeline.targets.codec_sample import UNFITTED, stored_tokens
+from milan_pipeline.targets.codec_sample import UNFITTED, stored_images
 from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, code_shape, read_identity
 from milan_pipeline.targets.reader import StoredUnit, open_unit
 from milan_pipeline.targets.stored_codes import codes_of
@@ -124,7 +125,8 @@ def new_codec(
     first = [(unit, mark) for unit, mark in units if unit.view == 0]
     if not any(mark.n for _, mark in first):
         raise DataError(f"{url} has no target in its first view to fit a codec to; extract some")
-    return fitted_codec(spec, stored_tokens(url, first, codec, stop), stop)
+    patches = math.prod(read_identity(url)["teacher"]["grid"])
+    return fitted_codec(spec, stored_images(url, first, codec, patches, stop), stop)
 
 
 def fitted_codec(spec: CodecSpec, tokens_nND: torch.Tensor, stop: StopRequest) -> JointCodec:

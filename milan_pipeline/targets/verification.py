@@ -85,7 +85,9 @@ class StoreCheck:
     def _template(self) -> UnitBlock:
         """A block of no samples, whose arrays have the types and widths that a unit must have."""
         numbers = view_numbers(self.identity["view_policy"])
-        return empty_block(spec_of(self.identity["codec"]), code_shape(self.identity), numbers)
+        height, width = self.identity["teacher"]["grid"]
+        shape = code_shape(self.identity)
+        return empty_block(spec_of(self.identity["codec"]), 1 + height * width, shape, numbers)
 
     def _faults_of_arrays(self, stored: StoredUnit, mark: Mark) -> list[str]:
         """List the arrays that have another shape or type than they must, or lack chunks."""

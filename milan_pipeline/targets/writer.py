@@ -61,7 +61,7 @@ class UnitWriter:
             unit: what is written; the number of rows is at most that of its shard's samples.
             identity_hash: that of the store.
             codec: how the codes are stored.
-            shape: (N, C) of one sample's codes.
+            shape: (N, C) or (1, C) of one sample's codes.
             box_numbers: how many numbers a box has; see `views.view_numbers`.
             source_unit: hash of the unit that this one is transcoded from, if it is.
         """
@@ -80,7 +80,7 @@ class UnitWriter:
         self._outer: NDArray[Any] = np.empty((min(OUTER_SHARD, capacity), *shape), codec.spec.dtype)
         self._gathered = self._written = 0
         # A unit without samples still has every array.
-        self._blocks = [empty_block(codec.spec, shape, box_numbers)]
+        self._blocks = [empty_block(codec.spec, codec.tokens_of(shape), shape, box_numbers)]
 
     def add(self, block: UnitBlock) -> None:
         """Append samples; their codes are copied, and each full outer shard is written at once.

@@ -27,7 +27,7 @@ NAMED = ("float16", "bfloat16", "int8", *LEVELS)
 FRONTIER_RATIOS = (8, 12, 16, 24, 32, 48, 60, 96)
 COLUMNS = {
     "codec": ("codec", "{}"),
-    "bytes_per_token": ("B/token", "{}"),
+    "bytes_per_token": ("B/token", "{:.4g}"),
     "bytes_per_sample": ("B/sample", "{}"),
     "compression": ("smaller", "{:.3g}x"),
     "files_compression": ("shards", "{:.3g}x"),
@@ -120,7 +120,7 @@ def measured(measurement: Measurement, specs: Mapping[str, CodecSpec]) -> list[C
 def _fitted(measurement: Measurement, text: str, spec: CodecSpec, bar: Any) -> Codec:
     if not spec.needs_fit:
         return make_codec(text)
-    return fit_codec(spec, measurement.targets.fit_nMD, bar.update)
+    return fit_codec(spec, measurement.targets.fit_nND, bar.update)
 
 
 def _picture(found: Mapping[Measurement, list[CodecMeasures]]) -> bytes:

@@ -1,5 +1,7 @@
 """Choose a store's codec: one that needs no fitting, the store's own, or one that is fitted now."""
 
+import math
+
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.errors import ConfigError, DataError
@@ -9,7 +11,7 @@ from milan_pipeline.provenance.identity import Identity
 from milan_pipeline.shards.manifest import Manifest
 from milan_pipeline.stages.extract_targets.command import ExtractTargets
 from milan_pipeline.targets.codec_files import read_store_codec, write_store_codec
-from milan_pipeline.targets.codec_sample import subsampled
+from milan_pipeline.targets.codec_sample import sample_images
 from milan_pipeline.targets.expected_identity import expected_codec
 from milan_pipeline.targets.layout import existing_identity, holds_store
 from milan_pipeline.targets.transcoding import fitted_codec
@@ -67,8 +69,9 @@ def settled_identity(
         batch_size=spec.batch_size,
         workers=config.workers,
         stop=stop,
+        count=sample_images(math.prod(teacher.grid)),
     )
-    fitted = fitted_codec(codec, subsampled(targets_nND), stop)
+    fitted = fitted_codec(codec, targets_nND, stop)
     if existing is None and holds_store(config.out):
         # Another process was faster. Its root names its fit, which may differ between devices.
         return settled_identity(config, spec, manifest, teacher, stop)

@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from milan_pipeline.codecs.fitting import fit_codec, fit_steps
+from milan_pipeline.codecs.fitting_tokens import fit_token_layer
+from milan_pipeline.codecs.record_arrays import typed
 from milan_pipeline.codecs.registry import parse_codec
+from milan_pipeline.codecs.token_layer import decode_tokens, encode_tokens, token_layer
 from milan_pipeline.errors import ConfigError, DataError
 from tests.support.fitted import FITTED, TOKEN_WIDTH, fitted, sample, tokens
 
@@ -17,7 +20,7 @@ def cosine(text: str, tokens_nND: torch.Tensor) -> float:
 
 def test_more_bytes_are_nearer_on_tokens_that_were_not_fitted_to() -> None:
     held_out = sample(50, seed=7)
-    found = [cosine(f"joint:bytes={size}", held_out) for size in (2, 3, 6, 12)]
+    found = [cosine(f"joint:bytes={size}", held_out) for size in (1, 2, 4, 6, 12)]
     assert found == sorted(found)
     assert found[-1] > 0.995
 
@@ -28,31 +31,58 @@ def test_the_same_sample_gives_the_same_codec(text: str) -> None:
     assert again.parameters() == fitted(text).parameters()
 
 
+def error_of_token_layer(patches_nLD: torch.Tensor, cls_nD: torch.Tensor, mean_bytes: int) -> float:
+    """Fit the token layer to all images but 50, and return its mean squared error on these."""
+    fitted = fit_token_layer(
+        patches_nLD[50:].numpy(), cls_nD[50:].numpy(), mean_bytes, lambda _: None
+    )
+    layer, patches = token_layer(typed(fitted), torch.device("cpu")), patches_nLD.shape[1]
+    codes_nB = encode_tokens(patches_nLD[:50], cls_nD[:50], layer, patches * (1 + mean_bytes))
+    assert codes_nB.shape == (50, patches * (1 + mean_bytes))
+    decoded_nLD = decode_tokens(codes_nB, cls_nD[:50], layer, patches)
+    return float((decoded_nLD - patches_nLD[:50]).square().sum(dim=-1).mean())
+
+
 def test_what_cls_tells_of_patches_takes_no_bytes() -> None:
     random = torch.manual_seed(0)
-    cls_n1D = torch.randn(200, 1, TOKEN_WIDTH, generator=random)
+    cls_nD = torch.randn(200, TOKEN_WIDTH, generator=random)
     noise_nLD = 0.1 * torch.randn(200, 6, TOKEN_WIDTH, generator=random)
-    told = torch.cat([cls_n1D, cls_n1D.flip(-1) + noise_nLD], dim=1)
-    alone = torch.cat([cls_n1D.roll(1, 0), told[:, 1:]], dim=1)  # CLS of other images
-    found = []
-    for tokens_nND in (told, alone):
-        codec = fit_codec(parse_codec("joint:bytes=4"), tokens_nND[:150])
-        decoded = codec.decode(*codec.encode(tokens_nND[150:]))
-        found.append(float(torch.cosine_similarity(decoded, tokens_nND[150:], dim=-1).mean()))
-    assert 1 - found[0] < (1 - found[1]) / 2
+    patches_nLD = cls_nD.flip(-1)[:, None] + noise_nLD
+    told = error_of_token_layer(patches_nLD, cls_nD, 3)
+    alone = error_of_token_layer(patches_nLD, cls_nD.roll(1, 0), 3)  # CLS of other images
+    assert told < alone / 2
 
 
 def test_kinds_have_components_of_their_own() -> None:
     """Two kinds that vary along two components each: one byte is enough for either."""
     random = torch.manual_seed(0)
-    tokens_nND = torch.zeros(60, 20, TOKEN_WIDTH)
+    patches_nLD = torch.zeros(110, 20, TOKEN_WIDTH)
     for kind in range(2):
-        own = tokens_nND[:, kind::2, 6 * kind : 6 * kind + 6]
+        own = patches_nLD[:, kind::2, 6 * kind : 6 * kind + 6]
         own[..., 0] = 2
-        own[..., 1:3] = torch.randn(60, 10, 2, generator=random)
-    codec = fit_codec(parse_codec("joint:bytes=2"), tokens_nND)
-    decoded = codec.decode(*codec.encode(tokens_nND))
-    assert torch.cosine_similarity(decoded, tokens_nND, dim=-1)[:, 1:].mean() > 0.99
+        own[..., 1:3] = torch.randn(110, 10, 2, generator=random)
+    error = error_of_token_layer(patches_nLD, torch.zeros(110, TOKEN_WIDTH), 1)
+    assert error < 0.02 * float(patches_nLD.square().sum(dim=-1).mean())
+
+
+def test_patches_that_differ_more_get_more_bytes() -> None:
+    """Of every image, one patch in ten has all the variance, as the registers of some teachers."""
+    random = torch.manual_seed(0)
+    patches_nLD = 0.01 * torch.randn(200, 20, TOKEN_WIDTH, generator=random)
+    patches_nLD[:, :2] += 3 * torch.randn(200, 2, TOKEN_WIDTH, generator=random)
+    error = error_of_token_layer(patches_nLD, torch.zeros(200, TOKEN_WIDTH), 2)
+    # 6 bits a component: with as many bytes for all, two bytes would leave a fourth or more.
+    assert error < 0.16 * float(patches_nLD.square().sum(dim=-1).mean())
+
+
+def test_neighbours_that_are_alike_take_the_bytes_of_one() -> None:
+    random = torch.manual_seed(0)
+    image_n1D = torch.randn(200, 1, TOKEN_WIDTH, generator=random)
+    alike = image_n1D + 0.05 * torch.randn(200, 17, TOKEN_WIDTH, generator=random)
+    codec = fit_codec(parse_codec("joint:bytes=1"), alike[:150])
+    decoded = codec.decode(*codec.encode(alike[150:]))
+    assert not codec.has_token_layer
+    assert torch.cosine_similarity(decoded, alike[150:], dim=-1).mean() > 0.98
 
 
 @pytest.mark.parametrize("text", FITTED)

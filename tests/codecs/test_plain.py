@@ -60,7 +60,7 @@ def test_edge_cases(name: str) -> None:
     zeros = torch.zeros(1, 3, 5)
     assert torch.equal(codec.decode(*codec.encode(zeros)), zeros)
     codes, scale = codec.encode(torch.zeros(0, 3, 5))
-    assert codes.shape == (0, 3, codec.spec.code_width(5))
+    assert codes.shape == (0, *codec.spec.code_shape(3, 5))
     assert (scale is not None) == codec.spec.has_scale
     # A token does not touch the scale of its neighbours.
     mixed = torch.stack([torch.full((1, 4), 1e-3), torch.full((1, 4), 3e4)], dim=1)[0][None]

@@ -6,7 +6,6 @@ import pytest
 
 from milan_pipeline.codecs.registry import (
     CODECS,
-    FORMAT_VERSION,
     LEVELS,
     REPLACED,
     parse_codec,
@@ -17,31 +16,34 @@ from milan_pipeline.errors import ConfigError, DataError
 
 @pytest.mark.parametrize(
     ("text", "width", "size"),
-    [("high", 512, 85), ("compact", 512, 42), ("tiny", 512, 17), ("high", 128, 21), ("tiny", 8, 2),
-     ("joint:bytes=7", 512, 7), ("joint:ratio=16", 128, 16),
-     ("joint:ratio=2.5", 100, 80)],
+    [("high", 512, 853), ("compact", 512, 426), ("tiny", 512, 170), ("high", 128, 213),
+     ("tiny", 6, 2), ("joint:bytes=7", 512, 70), ("joint:bytes=1.85", 128, 18),
+     ("joint:ratio=16", 128, 160), ("joint:ratio=2.5", 100, 800)],
 )  # fmt: skip
-def test_bytes_a_token_are_known_before_anything_is_fitted(
+def test_bytes_of_ten_tokens_are_known_before_anything_is_fitted(
     text: str, width: int, size: int
 ) -> None:
     spec = parse_codec(text)
     assert spec.needs_fit
-    assert spec.code_width(width) == spec.payload_bytes(width) == size
-    assert spec.for_width(width).token_bytes == size
+    assert spec.code_shape(10, width) == (1, size)
+    assert spec.payload_bytes(10, width) == size
+    assert spec.for_width(width).payload_bytes(10, width) == size
     assert spec.dtype == "u1"
     assert not spec.has_scale
 
 
 def test_plain_ones() -> None:
-    sizes = {name: parse_codec(name).payload_bytes(128) for name in ("float16", "bfloat16", "int8")}
-    assert sizes == {"float16": 256, "bfloat16": 256, "int8": 130}
+    names = ("float16", "bfloat16", "int8")
+    sizes = {name: parse_codec(name).payload_bytes(10, 128) for name in names}
+    assert sizes == {"float16": 2560, "bfloat16": 2560, "int8": 1300}
+    assert parse_codec("int8").code_shape(10, 128) == (10, 128)
     assert not any(parse_codec(name).needs_fit for name in sizes)
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_level_is_a_joint_codec_of_its_size(level: str) -> None:
-    size = parse_codec(level).code_width(512)
-    assert parse_codec(level).for_width(512) == parse_codec(f"joint:bytes={size}").for_width(512)
+    ratio = {"high": 12, "compact": 24, "tiny": 60}[level]
+    assert parse_codec(level) == parse_codec(f"joint:ratio={ratio}")
 
 
 @pytest.mark.parametrize(
@@ -49,8 +51,8 @@ def test_a_level_is_a_joint_codec_of_its_size(level: str) -> None:
     [("pq", "'pq' is unknown; choose one of float16, bfloat16, int8, high"),
      ("int8:bytes=4", "int8 takes no options; give --codec int8"),
      ("joint", "does not say how small; give joint:bytes=N"),
-     ("joint:bits=4", "is unknown; choose one of"), ("joint:bytes=1", "at least 2"),
-     ("joint:bytes=2.5", "whole bytes"), ("joint:ratio=1", "not within 2 to 1000"),
+     ("joint:bits=4", "is unknown; choose one of"), ("joint:bytes=0.2", "at least 0.25"),
+     ("joint:ratio=1", "not within 2 to 1000"),
      ("high:bytes=4", "is unknown"), ("", "is unknown"),
      ("rotation", "does not say how small; give rotation:bits=4"), ("rotation:bytes=9", "unknown"),
      ("rotation:bits=5", "not within 1 to 4 whole bits"), ("rotation:bits=0", "not within 1 to"),
@@ -70,7 +72,8 @@ def test_a_rotation_takes_its_bits_and_needs_no_fit(bits: int, size: int) -> Non
     spec = parse_codec(f"rotation:bits={bits}")
     assert not spec.needs_fit
     assert spec.is_directional
-    assert spec.code_width(512) == spec.payload_bytes(512) == size
+    assert spec.code_shape(10, 512) == (10, size)
+    assert spec.payload_bytes(10, 512) == 10 * size
     assert spec_of(spec.parameters()) == spec
 
 
@@ -80,7 +83,7 @@ def test_a_width_that_a_rotation_does_not_take_is_refused(width: int) -> None:
     with pytest.raises(ConfigError, match=says):
         parse_codec("rotation:bits=4").for_width(width)
     with pytest.raises(ConfigError, match=says):
-        parse_codec("rotation:bits=4").code_width(width)
+        parse_codec("rotation:bits=4").code_shape(10, width)
 
 
 def test_more_than_int8_takes_is_refused() -> None:
@@ -90,8 +93,8 @@ def test_more_than_int8_takes_is_refused() -> None:
 
 def test_a_cosine_is_known_again_with_the_bytes_that_it_takes() -> None:
     spec = parse_codec("cosine:0.99").for_width(64)
-    assert (spec.needs_fit, spec.code_width(64)) == (True, 64)
-    fitted = dataclasses.replace(spec, token_bytes=9)
+    assert (spec.needs_fit, spec.code_shape(10, 64)) == (True, (1, 640))
+    fitted = dataclasses.replace(spec, token_bytes=9.0)
     assert spec_of(fitted.parameters()) == fitted
     assert spec.asks_for(fitted)
     assert not spec.asks_for(parse_codec("joint:bytes=9").for_width(64))
@@ -102,15 +105,30 @@ def test_a_cosine_is_known_again_with_the_bytes_that_it_takes() -> None:
 
 @pytest.mark.parametrize("name", CODECS)
 def test_a_newer_version_is_refused_by_name(name: str) -> None:
-    newer = {"name": name, "version": FORMAT_VERSION + 1, "more": "unknown"}
-    with pytest.raises(DataError, match=f"the codec {name} in its format version 2, this program"):
-        spec_of(newer)
+    version = CODECS[name].version + 1
+    says = f"the codec {name} in its format version {version}, this program reads"
+    with pytest.raises(DataError, match=says):
+        spec_of({"name": name, "version": version, "more": "unknown"})
+
+
+def test_an_image_that_was_coded_token_by_token_is_refused_by_name() -> None:
+    old = {"name": "joint", "version": 1, "bytes": 21, "prior": "log8", "arrays": "0" * 64}
+    with pytest.raises(DataError, match=r"codec joint in its format version 1, .* no longer reads"):
+        spec_of(old)
+
+
+def test_the_bytes_of_an_image_come_back_from_those_of_a_token() -> None:
+    spec = parse_codec("cosine:0.9").for_width(128)
+    for tokens in (7, 65, 197, 257):
+        for size in range(1, 128 * tokens, 97):
+            found = dataclasses.replace(spec, token_bytes=size / tokens)
+            assert spec_of(found.parameters()).code_shape(tokens, 128) == (1, size)
 
 
 @pytest.mark.parametrize(
     "parameters",
     [{}, {"name": "pq"}, {"name": "int8", "bits": 4}, {"name": "joint", "bytes": 4},
-     {"name": "joint", "version": 1, "bytes": 4, "prior": "raw", "arrays": "0" * 64},
+     {"name": "joint", "version": 2, "bytes": 4, "prior": "raw", "arrays": "0" * 64},
      {"name": "rotation", "version": 1, "bits": 9, "prior": "log8"}],
 )  # fmt: skip
 def test_what_this_version_does_not_know_is_refused(parameters: dict[str, object]) -> None:

@@ -56,7 +56,7 @@ def test_cosines_are_those_of_theory(
     tokens = targets(600, width)
     codec = make_codec(f"rotation:bits={bits}")
     encoded = codec.encode(tokens[None])
-    assert encoded.codes_nNC.shape == (1, 600, codec.spec.code_width(width))
+    assert encoded.codes_nNC.shape == (1, *codec.spec.code_shape(600, width))
     assert encoded.codes_nNC.shape[-1] == bits * width // 8
     decoded = codec.decode(*encoded)[0]
     cosine = torch.cosine_similarity(decoded, tokens, dim=-1).mean()

@@ -6,7 +6,7 @@ import torch
 from milan_pipeline.codecs.build import make_codec
 from milan_pipeline.codecs.interface import Codec, encode_prior
 from tests.support.fake_gpu import GPU, fake_gpu
-from tests.support.fitted import FITTED, TOKEN_WIDTH, fitted
+from tests.support.fitted import FITTED, TOKEN_WIDTH, TOKENS, fitted
 
 UNFITTED = ("float16", "bfloat16", "int8", "rotation:bits=3")
 
@@ -20,7 +20,7 @@ def test_a_batch_is_encoded_and_decoded_without_a_copy(name: str) -> None:
     codec = codec_called(name)
     with fake_gpu() as copies:
         width = 2 * TOKEN_WIDTH if name.startswith("rotation") else TOKEN_WIDTH  # divisible by 8
-        tokens = torch.zeros(4, 9, width, device=GPU)
+        tokens = torch.zeros(4, TOKENS, width, device=GPU)
         codec.decode(*codec.try_encode(tokens).encoded)  # the tables go to the GPU
         copies.made.clear()
         encoded, fits = codec.try_encode(tokens)

@@ -35,7 +35,7 @@ def batch_on(device: torch.device) -> Batch:
         patches_BKP=torch.zeros(2, KEPT, 48, dtype=torch.uint8, device=device),
         kept_BK=torch.zeros(2, KEPT, dtype=torch.int64, device=device),
         masked_BM=torch.zeros(2, MASKED, dtype=torch.int64, device=device),
-        codes=[torch.zeros(2, 1 + KEPT + MASKED, 4, dtype=torch.uint8, device=device)],
+        codes=[torch.zeros(2, 1, 4 * (1 + KEPT + MASKED), dtype=torch.uint8, device=device)],
         scales=[torch.zeros(2, 0, dtype=torch.float16, device=device)],
         keys=["a", "b"],
     )
@@ -43,7 +43,7 @@ def batch_on(device: torch.device) -> Batch:
 
 def require_no_copy(student: Student, config: PretrainingConfig = CONFIG) -> None:
     """Compute a loss twice; by the second time, what a step needs is on the GPU."""
-    codec = fitted(FITTED[0])
+    codec = fitted(FITTED[0], 1 + KEPT + MASKED)
     with fake_gpu() as copies:
         task = Pretraining(student.to(GPU), {"": codec}, config)
         data = batch_on(GPU)
@@ -98,7 +98,7 @@ def test_the_loss_of_pixels_copies_nothing() -> None:
 
 
 def test_masks_and_codes_of_a_batch_on_the_host_go_to_the_gpu() -> None:
-    student, codec = tiny_student(), fitted(FITTED[0])
+    student, codec = tiny_student(), fitted(FITTED[0], 1 + KEPT + MASKED)
     with fake_gpu() as copies:
         task = Pretraining(student.to(GPU), {"": codec}, CONFIG)
         task.loss(student, batch_on(GPU), slice(0, 2), 1)

@@ -18,8 +18,10 @@ IMAGES = ("jpg", "jpeg", "png", "webp")
 SMALLEST = np.float32(1.1754944e-38)
 CODE_TYPES = {"float16": "<f2", "bfloat16": "<u2", "int8": "i1", "joint": "u1"}
 CODEC_TYPES = {
-    "centre": "<f2", "basis": "<f2", "predict": "<f2",
-    "spread": "<f4", "level": "<f4", "place": "<i4",
+    "mean": "<f2", "cls_basis": "<f2", "basis": "<f2", "position": "<f2", "row": "<i4",
+    "byte": "<i4", "column": "<i4", "scale": "<f4", "level": "<f4", "centre": "<f2",
+    "kind_basis": "<f2", "predict": "<f2", "spread": "<f4", "tier": "<i4", "tier_bytes": "<i4",
+    "tier_place": "<i4", "tier_level": "<f4",
 }  # fmt: skip
 SAFE_TYPES = {"F32": "<f4", "F16": "<f2", "I32": "<i4", "I64": "<i8", "U8": "u1"}
 
@@ -156,13 +158,15 @@ def record_type(identity: dict[str, Any]) -> "np.dtype[Any]":
     """Lay out a record by the table: field after field, without gaps."""
     rows, columns = identity["teacher"]["grid"]
     patches, codec = rows * columns, identity["codec"]
-    width = codec.get("bytes", identity["teacher"]["width"])
+    shape = (1 + patches, identity["teacher"]["width"])
+    if codec["name"] == "joint":
+        shape = (1, int((1 + patches) * codec["bytes"] + 1e-6))
     prior = "u1" if codec["name"] == "joint" else "<f4"
     fields: list[Any] = [("box", "<f4", (4,)), ("flip", "?"), ("digest", "<u8")]
     fields.append(("prior", prior, (patches,)))
     if codec["name"] == "int8":
         fields.append(("scale", "<f2", (1 + patches,)))
-    fields.append(("codes", CODE_TYPES[codec["name"]], (1 + patches, width)))
+    fields.append(("codes", CODE_TYPES[codec["name"]], shape))
     layout = np.dtype(fields)
     assert layout.fields is not None
     assert [layout.fields[name][1] for name in ("flip", "digest", "prior")] == [16, 17, 25]
@@ -189,17 +193,34 @@ def decoded(codec: dict[str, Any], fitted: dict[str, Any], codes: Any, scale: An
     if codec["name"] == "int8":
         return codes.astype("<f4") * scale.astype("<f4")[..., None]
     assert codec["arrays"] == codec_hash(fitted)
-    f = {name: fitted[name] if name == "place" else fitted[name].astype("<f4") for name in fitted}
-    kinds, centres, _ = f["centre"].shape
-    tokens = np.empty((*codes.shape[:2], f["centre"].shape[2]), "<f4")
-    for n, codes_NC in enumerate(codes):
-        for number, code in enumerate(codes_NC):
-            kind = kinds - 1 if number == 0 else code[0] // centres
-            level = f["level"][np.arange(len(f["place"])), code[f["place"]]] * f["spread"][kind]
-            tokens[n, number] = f["centre"][kind, code[0] % centres] + level @ f["basis"][kind]
-            if number:
-                of_cls = f["basis"][-1, : f["predict"].shape[1]] @ tokens[n, 0]
-                tokens[n, number] += of_cls @ f["predict"][kind]
+    f = {
+        name: fitted[name] if kind == "<i4" else fitted[name].astype("<f4")
+        for name, kind in CODEC_TYPES.items()
+    }
+    return np.stack([_image(record, f) for record in codes[:, 0]])
+
+
+def _image(record: Any, f: dict[str, Any]) -> Any:
+    """Sum up both layers as the page says, value by value."""
+    of_cls, components = len(f["cls_basis"]), len(f["basis"])
+    value = np.zeros(of_cls + len(f["position"]) * components, "<f4")
+    for j, row in enumerate(f["row"]):
+        value[row] = f["level"][f["column"][j], record[f["byte"][j]]] * f["scale"][j]
+    cls, grid = value[:of_cls], value[of_cls:].reshape(-1, components)
+    tokens = f["mean"].copy()
+    tokens[0] += cls @ f["cls_basis"]
+    tokens[1:] += f["position"].T @ grid @ f["basis"]
+    own = record[f["byte"].max() + 1 :]
+    at = patches = len(tokens) - 1
+    for patch, number in enumerate(own[:patches]):
+        s, e = divmod(int(number), f["centre"].shape[1])
+        u = f["tier"][s, e]
+        tokens[1 + patch] += f["centre"][s, e] + cls[: len(f["predict"][s])] @ f["predict"][s]
+        for q, place in enumerate(f["tier_place"][u]):
+            if f["tier_level"][u, q].any():
+                level = f["tier_level"][u, q, own[at + place]]
+                tokens[1 + patch] += level * f["spread"][s, q] * f["kind_basis"][s, q]
+        at += f["tier_bytes"][u]
     return tokens
 
 

@@ -23,7 +23,7 @@ from tests.docs import independent_reader as reader
 from tests.docs.documentation import DOCS, page_blocks
 from tests.support.cli import run_cli
 
-CODECS = ("float16", "bfloat16", "int8", "joint:bytes=4")
+CODECS = ("float16", "bfloat16", "int8", "joint:bytes=4", "joint:bytes=1.1")
 SMALL = (
     "--student", "vit_tiny_patch16_224", "--patch-size", 8, "--width", 32, "--depth", 1, "--heads",
     2, "--decoder-width", 32, "--decoder-depth", 1, "--decoder-heads", 2, "--max-steps", 2,

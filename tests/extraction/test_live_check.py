@@ -27,7 +27,7 @@ from milan_pipeline.targets.units import read_mark
 from milan_pipeline.teacher.spec import TeacherSpec
 from milan_pipeline.teacher.teacher import Teacher
 from tests.support.cli import extract_targets
-from tests.support.fitted import FITTED, TOKEN_WIDTH, fitted, tokens
+from tests.support.fitted import FITTED, fitted, sample
 
 
 @given(st.lists(st.integers(0, 9), max_size=6), st.integers(0, 40), st.integers(0, 5))
@@ -107,7 +107,7 @@ def test_fidelity_is_of_the_precision_alone(stored: list[StoredTarget], teacher:
 @pytest.mark.parametrize("text", FITTED)
 def test_a_fitted_codec_s_own_error_is_taken_off(text: str) -> None:
     codec = fitted(text)
-    live_BND = tokens(2000, seed=5).reshape(20, 100, TOKEN_WIDTH)
+    live_BND = sample(200, seed=5)
     seen_BND = live_BND * (1 + 0.003 * torch.randn(live_BND.shape, generator=torch.manual_seed(0)))
     stored_BND = codec.decode(*codec.encode(seen_BND))
     changed_BN = (stored_BND != codec.decode(*codec.encode(live_BND))).any(dim=-1)
@@ -122,14 +122,14 @@ def test_a_fitted_codec_s_own_error_is_taken_off(text: str) -> None:
 
 
 def test_of_a_plain_codec_nothing_is_taken_off() -> None:
-    live_BND = tokens(30).reshape(3, 10, TOKEN_WIDTH)
+    live_BND = sample(3)
     stored_BND = live_BND + 0.5
     wanted = F.cosine_similarity(stored_BND, live_BND, dim=-1)
     assert torch.equal(likeness(stored_BND, live_BND, make_codec("int8")), wanted)
 
 
 def test_what_is_no_number_is_like_nothing() -> None:
-    live_BND = tokens(30).reshape(3, 10, TOKEN_WIDTH)
+    live_BND = sample(3)
     for codec in (make_codec("int8"), fitted("joint:bytes=2")):
         assert likeness(live_BND * torch.nan, live_BND, codec).isnan().all()
 

@@ -39,7 +39,7 @@ def measurement(target_store: Path) -> Measurement:
     targets = TargetSet(
         name="synthetic",
         title="Gaussian",
-        fit_nMD=power_law_tokens((200, 15, WIDTH), decay=1, seed=1),
+        fit_nND=power_law_tokens((200, 17, WIDTH), decay=1, seed=1),
         measured_nND=power_law_tokens((70, 17, WIDTH), decay=1, seed=2),
     )
     return Measurement(targets, files_of(target_store), CPU)
@@ -70,7 +70,7 @@ class Turned(Codec):
 def test_cosines_are_of_directions(target_store: Path) -> None:
     flat = power_law_tokens((10, 4, WIDTH), decay=0, seed=0).half().float()
     flat[:, 0, 2:] = 0  # so that all of it turns
-    targets = TargetSet(name="store", title="", fit_nMD=flat, measured_nND=flat)
+    targets = TargetSet(name="store", title="", fit_nND=flat, measured_nND=flat)
     found = Measurement(targets, files_of(target_store), CPU).of("float16", Turned(math.pi / 3))
     assert found.cls_cosine == pytest.approx(0.5, abs=1e-6)
     assert found.mean_cosine == pytest.approx((0.5 + 3) / 4, abs=1e-6)
@@ -80,7 +80,7 @@ def test_cosines_are_of_directions(target_store: Path) -> None:
 
 def test_a_codec_that_loses_nothing(measurement: Measurement) -> None:
     exact = measurement.targets.measured_nND.half().float()
-    targets = TargetSet(name="store", title="", fit_nMD=exact, measured_nND=exact)
+    targets = TargetSet(name="store", title="", fit_nND=exact, measured_nND=exact)
     found = Measurement(targets, measurement._files, CPU).of("float16", make_codec("float16"))
     assert found.mean_cosine == pytest.approx(1, abs=1e-14)
     assert found.colour_agreement == 1
@@ -103,7 +103,7 @@ def test_int8(measurement: Measurement) -> None:
 
 def test_fewer_bytes_lose_more(measurement: Measurement) -> None:
     found = [
-        measurement.of(text, fit_codec(parse_codec(text), measurement.targets.fit_nMD))
+        measurement.of(text, fit_codec(parse_codec(text), measurement.targets.fit_nND))
         for text in ("joint:bytes=12", "joint:bytes=6", "joint:bytes=3")
     ]
     names = ("mean_cosine", "p01_cosine", "cls_cosine", "rest_cosine", "colour_agreement")
@@ -161,7 +161,7 @@ def test_files_are_as_written(target_store: Path, tmp_path: Path, views: int) ->
 
 def test_a_fitted_codec_s_own_arrays_count(target_store: Path, measurement: Measurement) -> None:
     files = files_of(target_store)
-    codec = fit_codec(parse_codec("joint:bytes=3"), measurement.targets.fit_nMD)
-    # The components of 17 kinds alone are more than what 24 images save.
+    codec = fit_codec(parse_codec("joint:bytes=3"), measurement.targets.fit_nND)
+    # The components of 64 kinds alone are more than what 24 images save.
     assert files.shards(codec) > files.shards(make_codec("float16"))
-    assert files.store(codec) > 17 * 16 * WIDTH * 2
+    assert files.store(codec) > 64 * 16 * WIDTH * 2

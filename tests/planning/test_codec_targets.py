@@ -34,9 +34,9 @@ def opened(store: Path) -> tuple[str, Identity, list[tuple[Unit, BriefMark]]]:
 def test_a_small_store_is_split_in_halves(target_store: Path) -> None:
     found = stored_targets(*opened(target_store), samples=1024)
     assert found.measured_nND.shape == (12, 17, 24)
-    assert found.fit_nMD.shape == (12, 17, 24)
+    assert found.fit_nND.shape == (12, 17, 24)
     assert found.notes == [
-        "a view has 24 images, fewer than 2048: codecs are fitted to half of them"
+        "a view has 24 images, fewer than 8192: codecs are fitted to half of them"
     ]
 
 
@@ -44,7 +44,7 @@ def test_no_image_is_both_fitted_to_and_measured(target_store: Path) -> None:
     found = stored_targets(*opened(target_store), samples=5, fit_images=10)
     assert found.notes == []
     assert found.measured_nND.shape == (5, 17, 24)
-    fitted = {row.numpy().tobytes() for row in found.fit_nMD.flatten(0, 1)}
+    fitted = {row.numpy().tobytes() for row in found.fit_nND.flatten(0, 1)}
     measured = {row.numpy().tobytes() for row in found.measured_nND.flatten(0, 1)}
     assert (len(fitted), len(measured)) == (170, 85)
     assert fitted.isdisjoint(measured)
@@ -84,7 +84,7 @@ def test_components_are_those_of_every_seed_and_along_no_axis() -> None:
 def test_synthetic_targets_have_the_shape_of_the_others(target_store: Path) -> None:
     like = stored_targets(*opened(target_store), samples=7)
     found = synthetic_targets(like, 1.5)
-    assert found.fit_nMD.shape == like.fit_nMD.shape
+    assert found.fit_nND.shape == like.fit_nND.shape
     assert found.measured_nND.shape == like.measured_nND.shape == (7, 17, 24)
     assert found.title == "synthetic: 7 of 17 x 24, Gaussian, variances k^-1.5"
-    assert not torch.equal(found.fit_nMD[0], found.measured_nND[0])
+    assert not torch.equal(found.fit_nND[0], found.measured_nND[0])

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from milan_pipeline.codecs.component_arrays import array_shapes
 from milan_pipeline.codecs.fitting import fit_codec
+from milan_pipeline.codecs.record_arrays import array_shapes
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.images.views import ViewPolicy
 from milan_pipeline.planning.store_size import KeyBytes, StoreSize
@@ -84,16 +84,16 @@ def test_units_add_up_and_groups_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("codec", ["joint:bytes=3", "joint:bytes=2"])
 def test_a_fitted_codec_is_counted_at_its_largest(tmp_path: Path, codec: str) -> None:
     identity = identity_of(codec, 4, 16)
-    fitted = fit_codec(parse_codec(codec), torch.randn(30, 10, 16, generator=torch.manual_seed(0)))
+    fitted = fit_codec(parse_codec(codec), torch.randn(30, 5, 16, generator=torch.manual_seed(0)))
     write_store_codec(str(tmp_path), fitted)
     plain = StoreSize(identity_of("float16", 4, 16))
     root = len(root_bytes(identity)) - len(root_bytes(identity_of("float16", 4, 16)))
     foretold = StoreSize(identity).groups(2) - plain.groups(2) - root
     written = size_of(tmp_path)
-    largest = array_shapes(fitted.spec, 16)
+    largest = array_shapes(fitted.spec, 5, 16)
     smaller = sum(
         (math.prod(largest[name]) - values.size) * values.itemsize
         for name, values in fitted.arrays.items()
     )
     assert smaller >= 0
-    assert 0 <= foretold - written - smaller <= 24  # digits of shapes, in metadata
+    assert 0 <= foretold - written - smaller <= 60  # digits of shapes, in metadata

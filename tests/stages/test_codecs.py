@@ -59,7 +59,7 @@ def test_the_table(
     run_cli("codecs", target_store, *FEW, "--samples", 5)
     title, note, heading, *table, last = capsys.readouterr().out.splitlines()
     assert title.startswith("targets.zarr: 5 images of 17 x 24; effective rank ")
-    assert note.startswith("note: a view has 24 images, fewer than 2048")
+    assert note.startswith("note: a view has 24 images, fewer than 8192")
     assert [line.split()[0] for line in (heading, *table)] == [
         "codec", "float16", "int8", "joint:bytes=3",
     ]  # fmt: skip
@@ -80,7 +80,7 @@ def test_all_codecs_are_measured_unless_some_are_named() -> None:
     assert len(set(wide.values())) == len(wide)
     narrow = chosen((), 24)
     assert {"high", "compact", "tiny"} < set(narrow)
-    assert "joint:ratio=96" not in narrow  # nor any that is as long as another
+    assert len(set(narrow.values())) == len(narrow)
     assert list(chosen(("int8",), 24)) == ["int8"]
 
 
@@ -133,7 +133,7 @@ def read(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_a_codec_that_cannot_be_fitted_costs_no_other(capsys: pytest.CaptureFixture[str]) -> None:
-    targets = SimpleNamespace(name="store", fit_nMD=sample(3))
+    targets = SimpleNamespace(name="store", fit_nND=sample(3))
     measurement: Any = SimpleNamespace(targets=targets, of=lambda text, _: text)
     specs: Any = {text: parse_codec(text) for text in ("float16", "joint:bytes=13")}
     found: list[Any] = measured(measurement, specs)

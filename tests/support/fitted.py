@@ -26,7 +26,8 @@ from milan_pipeline.targets.writer import UnitWriter
 from tests.support.extraction import SIDE, SIZE, WIDTH, job_on
 
 TOKEN_WIDTH = 12
-FITTED = ("joint:bytes=4", "joint:bytes=2")
+TOKENS = 10
+FITTED = ("joint:bytes=4", "joint:bytes=1.2")
 
 
 def tokens(count: int, *, seed: int = 0, width: int = TOKEN_WIDTH) -> torch.Tensor:
@@ -39,14 +40,15 @@ def tokens(count: int, *, seed: int = 0, width: int = TOKEN_WIDTH) -> torch.Tens
 
 
 @functools.cache
-def fitted(text: str) -> JointCodec:
-    """Fit a codec to 600 tokens."""
-    return fit_codec(parse_codec(text), sample(60))
+def fitted(text: str, count: int = TOKENS) -> JointCodec:
+    """Fit a codec to 60 images of so many tokens."""
+    tokens_nND = tokens(60 * count).reshape(60, count, TOKEN_WIDTH)
+    return fit_codec(parse_codec(text), tokens_nND)
 
 
 def sample(images: int, *, seed: int = 0) -> torch.Tensor:
     """Draw the tokens (n, 10, D) of some images."""
-    return tokens(10 * images, seed=seed).reshape(images, 10, TOKEN_WIDTH)
+    return tokens(TOKENS * images, seed=seed).reshape(images, TOKENS, TOKEN_WIDTH)
 
 
 IMAGES = 13

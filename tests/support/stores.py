@@ -106,7 +106,7 @@ def make_store(
     create_root(url, identity)
     known = [_seen(data, side, width) for data in pictures]
     for unit, part in zip(list_units(manifest, 1), numbers, strict=True):
-        shape = (1 + side**2, codec.spec.code_width(width))
+        shape = codec.spec.code_shape(1 + side**2, width)
         writer = UnitWriter(
             url, unit, identity_hash=content_hash(identity), codec=codec, shape=shape
         )

@@ -20,7 +20,7 @@ from milan_pipeline.targets.codec_files import (
     write_shards_codec,
     write_store_codec,
 )
-from tests.support.fitted import fitted, tokens
+from tests.support.fitted import fitted, sample
 from tests.support.stores import values_of
 
 FILES: list[tuple[Callable[[str, Codec], None], Callable[[str, Identity], Codec]]] = [
@@ -40,7 +40,7 @@ def test_round_trip(tmp_path, write, read, text):
     write(str(tmp_path), codec)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     again = read(str(tmp_path), identity_of(codec))
-    codes = codec.encode(tokens(9)[None]).codes_nNC
+    codes = codec.encode(sample(2)).codes_nNC
     assert torch.equal(again.decode(codes, None), codec.decode(codes, None))
     write(str(tmp_path), again)
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
