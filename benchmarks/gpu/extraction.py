@@ -1,6 +1,7 @@
 """Extraction from shards to a store, end to end, as a share of the bare teacher's images/s."""
 
 import functools
+import math
 import os
 import shutil
 import tempfile
@@ -50,7 +51,7 @@ def measure(size: str, setting: Setting, known: Figures, found: Findings) -> Non
                     identity_hash="benchmark",
                     teacher=teacher,
                     policy=ViewPolicy(),
-                    codec=codec_of(name, teacher.width),
+                    codec=codec_of(name, teacher.width, 1 + math.prod(teacher.grid)),
                     batch_size=batch,
                     workers=cores(),
                     whole=True,

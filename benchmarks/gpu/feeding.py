@@ -33,7 +33,7 @@ def targets(setting: Setting, known: Figures, found: Findings) -> None:
     batch, tokens, width = setting.of(BATCH, 2), 1 + setting.patches, setting.of(WIDTH, 32)
     for name in (*PLAIN, *LEVELS):
         with found.going_on(name):
-            codec = codec_of(name, width)
+            codec = codec_of(name, width, tokens)
             drawn = torch.randn(batch, tokens, width, device=setting.device)
             decode = functools.partial(codec.decode, *codec.encode(drawn))
             found.figure(f"decode {name}, images/s", setting.rate(decode, batch))

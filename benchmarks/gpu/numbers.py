@@ -22,6 +22,7 @@ LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.99, "fp16": 0.999}
 EQUAL_CODES = 0.999
 """Least share of codes that are the CPU's, of codecs that look for the nearest."""
 IMAGES, WIDTH, TOKENS = 4, 512, 400
+GRID_TOKENS, LEAST_IMAGES = 10, 32
 LOSS_WITHIN = {"fp32": 1e-4, "bf16": 2e-2}
 
 
@@ -48,10 +49,10 @@ def codecs(setting: Setting, known: Figures, found: Findings) -> None:
     """Compare codes and decoded targets of every codec with the CPU's."""
     del known
     width = setting.of(WIDTH, 32)
-    tokens = _tokens(width)
+    tokens = _tokens(width, GRID_TOKENS)
     for name in (*PLAIN, *LEVELS):
         with found.going_on(name):
-            codec = codec_of(name, width)
+            codec = codec_of(name, width, GRID_TOKENS)
             codes, scale = codec.encode(tokens)
             there, _ = codec.encode(tokens.to(setting.device))
             exact = name in ("float16", "bfloat16")
@@ -71,17 +72,18 @@ def codecs(setting: Setting, known: Figures, found: Findings) -> None:
     found.check("priors: share of equal codes", float(equal.float().mean()), least=EQUAL_CODES)
 
 
-def codec_of(name: str, width: int) -> Codec:
-    """Return a codec; one that must be fitted is fitted to a few made-up tokens."""
+def codec_of(name: str, width: int, tokens: int) -> Codec:
+    """Return a codec for images of N tokens; it is fitted to a few made-up ones, if it needs it."""
     spec = parse_codec(name)
-    return fit_codec(spec, _tokens(width)) if spec.needs_fit else make_codec(name)
+    return fit_codec(spec, _tokens(width, tokens)) if spec.needs_fit else make_codec(name)
 
 
-def _tokens(width: int) -> Tensor:
-    """Draw tokens (n, 1, D) whose components fall off."""
+def _tokens(width: int, tokens: int) -> Tensor:
+    """Draw tokens (n, N, D) whose components fall off."""
     random = torch.Generator().manual_seed(0)
     spread_D = torch.arange(1, width + 1) ** -0.5
-    return (torch.randn(TOKENS, width, generator=random) * spread_D)[:, None]
+    images = max(LEAST_IMAGES, TOKENS // tokens)
+    return torch.randn(images, tokens, width, generator=random) * spread_D
 
 
 def step(setting: Setting, known: Figures, found: Findings) -> None:

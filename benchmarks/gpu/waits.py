@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +66,7 @@ def check(setting: Setting, known: Figures, found: Findings) -> None:
                     identity_hash="",
                     teacher=teacher,
                     policy=ViewPolicy(),
-                    codec=codec_of(name, teacher.width),
+                    codec=codec_of(name, teacher.width, 1 + math.prod(teacher.grid)),
                     batch_size=setting.of(64, 4),
                     workers=2,
                 )

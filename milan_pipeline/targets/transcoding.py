@@ -7,7 +7,6 @@ Legend: n samples, N = 1 + L tokens, L patches, D target width, C code width.
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -123,9 +122,10 @@ def new_codec(
         return codec_of(spec.parameters())
     return_large_blocks()
     first = [(unit, mark) for unit, mark in units if unit.view == 0]
-    if not any(mark.n for _, mark in first):
+    full = next(((unit, mark) for unit, mark in first if mark.n), None)
+    if full is None:
         raise DataError(f"{url} has no target in its first view to fit a codec to; extract some")
-    patches = math.prod(read_identity(url)["teacher"]["grid"])
+    patches = open_unit(url, *full).values("prior", [0]).shape[1]
     return fitted_codec(spec, stored_images(url, first, codec, patches, stop), stop)
 
 
