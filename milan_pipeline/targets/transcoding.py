@@ -20,7 +20,6 @@ from milan_pipeline.codecs.fitting import fit_codec, fit_steps
 from milan_pipeline.codecs.interface import Codec, Encoded, decode_prior, encode_prior
 from milan_pipeline.codecs.joint import JointCodec
 from milan_pipeline.codecs.registry import CodecSpec
-from milan_pipeline.core.allocator import return_large_blocks
 from milan_pipeline.core.devices import device_of_process
 from milan_pipeline.core.interrupts import StopRequest
 from milan_pipeline.core.progress import progress_bar, ticking
@@ -54,9 +53,6 @@ class Recoder:
     source: Codec
     target: Codec
     device: torch.device
-
-    def __post_init__(self) -> None:
-        return_large_blocks()
 
     def __call__(self, unit: StoredUnit, rows: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Return rows of codes, prior and, where there is one, scale.
@@ -120,7 +116,6 @@ def new_codec(
     """
     if not spec.needs_fit:
         return codec_of(spec.parameters())
-    return_large_blocks()
     first = [(unit, mark) for unit, mark in units if unit.view == 0]
     full = next(((unit, mark) for unit, mark in first if mark.n), None)
     if full is None:
