@@ -83,7 +83,8 @@ def _print_growth(by_count: dict[int, Figures]) -> None:
     print(f"{'row':24} {'CPU s':>9} {'MB':>9}")
     for name, before in by_count[least].items():
         after = by_count[most][name]
-        times = [f"{after[figure] / before[figure]:8.1f}x" for figure in ("cpu", "mb")]
+        pairs = [(after[figure], before[figure]) for figure in ("cpu", "mb")]
+        times = [f"{new / old:8.1f}x" if old else f"{'-':>9}" for new, old in pairs]
         print(f"{name:24} {' '.join(times)}")
 
 

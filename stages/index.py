@@ -120,11 +120,8 @@ def run(config: Index) -> None:
     order = _order(config.names, [shard.name for shard in manifest.shards], left)
     require_unique_stems(tuple(_place(name) for name in order))
     classes, refused = ClassOrder(), list[MilanError]()
-    others = [url for url in storage.expand(config.urls) if storage.folder_of(url) != config.folder]
-    named = shared_classes(others)
+    manifest = _with_classes(manifest, config.names)
     if not manifest.shards:
-        common = {"classes": named} if named else {}
-        manifest = dataclasses.replace(manifest, common=common)
         manifest.save()  # `status` knows the folder by it
     done = len(order) - len(left)
     with (
@@ -180,6 +177,18 @@ def _plan(config: Index) -> tuple[Manifest, list[str]]:
         or listed[name].details.get("image_field") != config.field
     ]
     return manifest, left
+
+
+def _with_classes(manifest: Manifest, names: list[str]) -> Manifest:
+    """Give the manifest the names of the classes that all tars share, those listed before too."""
+    listed = [shard.name for shard in manifest.shards]
+    urls = [manifest.url_of(_place(name)) for name in dict.fromkeys(listed + names)]
+    has_own = any(storage.folder_of(url) == manifest.folder for url in urls[: len(listed)])
+    own = manifest.common.get("classes", []) if has_own else []
+    classes = shared_classes(urls, known={manifest.folder: own})
+    rest = {name: value for name, value in manifest.common.items() if name != "classes"}
+    common = rest | ({"classes": classes} if classes else {})
+    return dataclasses.replace(manifest, common=common)
 
 
 def _require_tar(url: str) -> None:

@@ -183,7 +183,7 @@ def _known_name(key: str, known: list[str], path: Path) -> str:
     name = key.replace("-", "_")
     if name in known:
         return name
-    if name.replace("_", "-") in stage_names():
+    if name.replace("_", "-") in {*stage_names()} - {key}:
         raise ConfigError(
             f"--config {path} has the section {key!r}; write it as {name.replace('_', '-')!r}"
         )

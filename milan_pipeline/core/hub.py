@@ -44,7 +44,7 @@ def _has_no_such_host(url: str) -> bool:
     A name server that does not answer may do so the next time; one that knows no such name won't.
     """
     parts = urllib.parse.urlsplit(url)
-    if parts.hostname is None or parts.scheme in urllib.request.getproxies():
+    if parts.hostname is None or {parts.scheme, "all"} & urllib.request.getproxies().keys():
         return False
     try:
         socket.getaddrinfo(parts.hostname, None)

@@ -1,7 +1,7 @@
 """Judges what was found in tars that others made, once all of them are indexed."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 
 from milan_pipeline import storage
@@ -68,19 +68,20 @@ def warn_of_copies(manifest: Manifest) -> None:
         )
 
 
-def shared_classes(urls: Iterable[str]) -> list[str]:
+def shared_classes(urls: Iterable[str], *, known: Mapping[str, list[str]]) -> list[str]:
     """Return the names of the classes of tars that `pack-images` wrote; none if not all have them.
 
     Where those of two folders differ, equal numbers are not equal classes: a warning says so.
 
     Args:
         urls: of the tars.
+        known: the classes of folders whose manifest is not to be read.
     """
     found: dict[str, list[str]] = {}
     for url in urls:
         folder = storage.folder_of(url)
         if folder not in found:
-            found[folder] = _classes_in(folder)
+            found[folder] = known[folder] if folder in known else _classes_in(folder)
     named = {folder: classes for folder, classes in found.items() if classes}
     first = next(iter(named), "")
     for folder, classes in named.items():

@@ -30,7 +30,6 @@ from milan_pipeline.targets.codec_files import read_store_codec
 from milan_pipeline.targets.codec_sample import UNFITTED, stored_images
 from milan_pipeline.targets.layout import OUTER_SHARD, UnitBlock, code_shape, read_identity
 from milan_pipeline.targets.reader import StoredUnit, open_unit
-from milan_pipeline.targets.stored_codes import codes_of
 from milan_pipeline.targets.units import AnyMark, Mark, Unit, unit_sha256, whole_mark
 from milan_pipeline.targets.writer import UnitWriter
 
@@ -60,10 +59,15 @@ class Recoder:
         Raises:
             DataError: an object is damaged, or a target is not finite or too large for the codec.
         """
-        parts = [
-            self._recoded(codes_of(unit, rows[first : first + ROWS_AT_ONCE]))
-            for first in range(0, len(rows), ROWS_AT_ONCE)
-        ]
+        # A unit keeps the object that was read last: the large ones of codes are read in a row.
+        scale_nN = torch.from_numpy(unit.values("scale", rows)) if unit.has("scale") else None
+        parts = []
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            at = slice(first, first + ROWS_AT_ONCE)
+            codes_nNC = torch.from_numpy(unit.values("codes", rows[at]))
+            parts.append(
+                self._recoded(Encoded(codes_nNC, None if scale_nN is None else scale_nN[at]))
+            )
         found = {
             "codes": np.concatenate([part.codes_nNC.numpy() for part in parts]),
             "prior": self._prior(unit.values("prior", rows)),

@@ -170,6 +170,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("bake: {index: 1}", "has the unknown key 'index'"),
         ("batch_sise: 1", "unknown key 'batch_sise'; did you mean 'batch-size'"),
         ("pack_images: {seed: 1}", "has the section 'pack_images'; write it as 'pack-images'"),
         ("bake: {hat: 1}", "unknown key 'hat'; did you mean 'heat'"),

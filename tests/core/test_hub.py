@@ -50,12 +50,17 @@ def test_a_hub_that_answers_is_not_mentioned(caplog: pytest.LogCaptureFixture) -
 
 
 NO_NAME, NO_ANSWER = socket.EAI_NONAME, socket.EAI_AGAIN
-KNOWING = {"https": "http://proxy"}
+KNOWING, ANY = {"https": "http://proxy"}, {"all": "socks5h://proxy"}
 
 
 @pytest.mark.parametrize(
     ("found", "asks"),
-    [((NO_NAME, {}), False), ((NO_NAME, KNOWING), True), ((NO_ANSWER, {}), True)],
+    [
+        ((NO_NAME, {}), False),
+        ((NO_NAME, KNOWING), True),
+        ((NO_NAME, ANY), True),
+        ((NO_ANSWER, {}), True),
+    ],
 )
 def test_where_no_network_knows_the_hub_its_cache_alone_is_asked(
     found: tuple[int, dict[str, str]],

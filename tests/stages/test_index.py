@@ -473,5 +473,13 @@ def test_packs_of_other_classes_are_warned_of_and_names_of_the_same_are_kept(
     assert capsys.readouterr().err == ""
     assert load_manifest(str(tmp_path / "ac"), kind="images").common == {"classes": ["cat", "dog"]}
     run_cli("index", a, b, "--out", tmp_path / "ab")
-    assert "differ (class 0 is cat and dog), so that equal numbers are" in capsys.readouterr().err
+    told = "differ (class 0 is cat and dog), so that equal numbers are"
+    assert told in capsys.readouterr().err
     assert load_manifest(str(tmp_path / "ab"), kind="images").common == {}
+    for later in (b, c):  # on top of what is listed
+        run_cli("index", a, "--out", tmp_path / later.stem)
+        run_cli("index", later, "--out", tmp_path / later.stem)
+        is_same = later == c
+        assert (told in capsys.readouterr().err) != is_same
+        common = load_manifest(str(tmp_path / later.stem), kind="images").common
+        assert common == ({"classes": ["cat", "dog"]} if is_same else {})

@@ -22,11 +22,12 @@ from milan_pipeline.targets.layout import read_identity
 from milan_pipeline.targets.reader import open_unit
 from milan_pipeline.targets.store_record import finished_units, read_store_record
 from milan_pipeline.targets.stored_codes import decoded_targets
+from milan_pipeline.targets.verified_objects import VerifiedObjects
 from tests.support.cli import run_cli
 from tests.support.damage import change
 from tests.support.disturbances import run_and_kill, stopped_at_put
 from tests.support.processes import files_without
-from tests.support.remote import watched
+from tests.support.remote import noting, watched
 
 CODEC = "joint:bytes=3"
 AS_THEY_ARE = ("key", "box", "flip", "size", "digest")
@@ -355,3 +356,14 @@ def test_what_a_teacher_computed_is_not_overwritten(
     run_cli("transcode", target_store, source / "small.zarr", "--codec", "int8", code=2)
     assert f"lies in the target store {source}" in capsys.readouterr().err
     assert content(source) == before
+
+
+def test_each_object_of_codes_is_read_once(target_store: Path, tmp_path: Path, monkeypatch) -> None:
+    """Codes larger than what a unit keeps, with scales that are read, too."""
+    store = transcode(target_store, tmp_path / "int8.zarr", codec="int8")
+    monkeypatch.setattr("milan_pipeline.targets.transcoding.ROWS_AT_ONCE", 1)
+    monkeypatch.setitem(VerifiedObjects.__init__.__kwdefaults__, "kept_bytes", 1)
+    with noting("read") as read:
+        transcode(watched(store), tmp_path / "out.zarr", codec="bfloat16")
+    paths = [each.path for each in read if "/codes/c/" in each.path]
+    assert len(paths) == len(set(paths)) == 6

@@ -1,5 +1,6 @@
 """A table of JSON lines: an object in each line, as `metadata.jsonl` of Hugging Face's folders."""
 
+import itertools
 import json
 from array import array
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ from milan_pipeline.images.tables.columns import Columns, part_column
 from milan_pipeline.images.tables.table import Row
 
 JSONL = (".jsonl", ".ndjson")
+LOOKED_AT = 1000
+"""Lines that name the columns: one image without a class may be the first."""
 
 
 class JsonTable:
-    """A table whose lines are JSON objects; the keys of the first one are its columns.
+    """A table whose lines are JSON objects; the keys of the first 1,000 are its columns.
 
     Args:
         path: the table.
@@ -34,7 +37,8 @@ class JsonTable:
         self.holds_images = False
         self.ignored: list[Ignored] = []
         self._lines = array("q")
-        names = list(next((record for _, record in self._records()), {}))
+        first = itertools.islice(self._records(), LOOKED_AT)
+        names = list(dict.fromkeys(key for _, record in first for key in record))
         if not names:
             raise ConfigError(f"{path} is empty; give a table with a JSON object in each line")
         self.image_column = columns.image_of(names, path)
@@ -84,6 +88,9 @@ class JsonTable:
     def _object(self, number: int, line: str) -> dict[str, Any]:
         try:
             record = json.loads(line)
+            if "\\ud" in line.lower():  # maybe half of a character, where a caption was cut
+                text = json.dumps(record, ensure_ascii=False)
+                record = json.loads(text.encode("utf-8", "replace"))
         except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):
