@@ -8,7 +8,7 @@ from typing import NamedTuple
 from milan_pipeline import storage
 from milan_pipeline.codecs.registry import CodecSpec, parse_codec, spec_of
 from milan_pipeline.core.console import bytes_text, say
-from milan_pipeline.errors import ConfigError
+from milan_pipeline.errors import ConfigError, DataError
 from milan_pipeline.planning.dataset import stored_units
 from milan_pipeline.planning.store_size import StoreSize
 from milan_pipeline.provenance.identity import Identity, content_hash, require_same
@@ -16,7 +16,12 @@ from milan_pipeline.stages.shared.dry_run import say_bytes_to_write, say_files_t
 from milan_pipeline.stages.shared.own_folder import require_own_folder
 from milan_pipeline.stages.transcode.command import Transcode
 from milan_pipeline.targets.expected_identity import expected_transcoded
-from milan_pipeline.targets.layout import existing_identity, read_identity, require_place
+from milan_pipeline.targets.layout import (
+    STORE_RECORDS,
+    existing_identity,
+    read_identity,
+    require_place,
+)
 from milan_pipeline.targets.marks.columns import BriefMark
 from milan_pipeline.targets.store_record import StoreRecord, finished_units, read_store_record
 from milan_pipeline.targets.unit_list import FinishedUnits
@@ -93,12 +98,7 @@ def make_plan(config: Transcode) -> Plan:
     require_own_folder(config.out, "target store")
     if _is_one_place(config.source, config.out):
         raise ConfigError(f"OUT {config.out} is the store that is read; give another")
-    there = existing_identity(config.out)
-    if there is not None and "transcoded_from" not in there:
-        raise ConfigError(
-            f"OUT {config.out} holds targets that a teacher computed, which a copy would replace; "
-            "give another OUT"
-        )
+    existing = _existing(config)
     identity = read_identity(config.source)
     record = read_store_record(config.source, identity)
     spec = parse_codec(config.codec).for_width(identity["teacher"]["width"])
@@ -107,7 +107,6 @@ def make_plan(config: Transcode) -> Plan:
             f"--codec {config.codec} is already the codec of {config.source}; give another, or "
             "use the store as it is"
         )
-    existing = None if config.overwrite else there
     wanted = expected_transcoded(identity, spec, existing)
     if existing is not None:
         require_same(existing, wanted, what=config.out, remedy=REMEDY)
@@ -120,6 +119,23 @@ def make_plan(config: Transcode) -> Plan:
     )
     views = config.views or record.views
     return Plan(identity, record, units, views, spec, existing, wanted)
+
+
+def _existing(config: Transcode) -> Identity | None:
+    """Return the identity of targets that may stay; raises where a copy must not replace them."""
+    try:
+        there = existing_identity(config.out)
+    except DataError:  # damaged, or a copy that another version made
+        records = [storage.exists(storage.join(config.out, name)) for name in STORE_RECORDS]
+        if config.overwrite and records == [False, True]:
+            return None
+        raise
+    if there is not None and "transcoded_from" not in there:
+        raise ConfigError(
+            f"OUT {config.out} holds targets that a teacher computed, which a copy would replace; "
+            "give another OUT"
+        )
+    return None if config.overwrite else there
 
 
 def _is_one_place(first: str, second: str) -> bool:

@@ -356,6 +356,18 @@ def test_what_a_teacher_computed_is_not_overwritten(
     run_cli("transcode", target_store, source / "small.zarr", "--codec", "int8", code=2)
     assert f"lies in the target store {source}" in capsys.readouterr().err
     assert content(source) == before
+    (source / "zarr.json").write_text("{}")  # as one of another version is not read, either
+    transcode(target_store, source, "--overwrite", codec="int8", code=1)
+    assert "is no target store" in capsys.readouterr().err
+
+
+def test_a_copy_that_cannot_be_read_is_overwritten(target_store: Path, tmp_path: Path) -> None:
+    out = transcode(target_store, tmp_path / "out.zarr", codec="int8")
+    before = content(out)
+    (out / "zarr.json").write_text("{}")
+    transcode(target_store, out, codec="int8", code=1)
+    transcode(target_store, out, "--overwrite", codec="int8")
+    assert content(out) == before
 
 
 def test_each_object_of_codes_is_read_once(target_store: Path, tmp_path: Path, monkeypatch) -> None:
@@ -364,6 +376,6 @@ def test_each_object_of_codes_is_read_once(target_store: Path, tmp_path: Path, m
     monkeypatch.setattr("milan_pipeline.targets.transcoding.ROWS_AT_ONCE", 1)
     monkeypatch.setitem(VerifiedObjects.__init__.__kwdefaults__, "kept_bytes", 1)
     with noting("read") as read:
-        transcode(watched(store), tmp_path / "out.zarr", codec="bfloat16")
+        run_cli("transcode", watched(store), tmp_path / "out.zarr", "--codec", "bfloat16")
     paths = [each.path for each in read if "/codes/c/" in each.path]
     assert len(paths) == len(set(paths)) == 6
