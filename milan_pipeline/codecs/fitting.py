@@ -27,6 +27,8 @@ IMAGE_STEPS = 2
 CLS_SHARE = 1.2
 """Bytes of CLS before patches of kinds: so many times the square root of the image's."""
 AT_ONCE = 64
+TRIAL_PATCHES = 32_768
+"""A fit of the token layer takes minutes at a ViT's width, so it must first win on so many."""
 
 
 def fit_codec(
@@ -55,7 +57,7 @@ def fit_codec(
 
     # With several threads, sums are added in the order in which they end, which changes last bits.
     with threadpool_limits(limits=1):
-        fits = _Fits(spec, direction_nND, progress)
+        fits = _Fits(spec, *parted(direction_nND), progress)
         if spec.cosine is None:
             return fits.better(spec.code_shape(tokens, width)[1])
         return fits.smallest(spec.cosine, most=tokens * width)
@@ -69,14 +71,21 @@ def fit_steps(spec: CodecSpec) -> int:
 class _Fits:
     """Fits of one sample: to most of its images; the others measure them."""
 
-    def __init__(self, spec: CodecSpec, direction_nND: torch.Tensor, progress: Progress) -> None:
+    def __init__(
+        self,
+        spec: CodecSpec,
+        fitted_nND: torch.Tensor,
+        held_out_nND: torch.Tensor,
+        progress: Progress,
+    ) -> None:
         self._spec = spec
-        self._fitted_nND, self._held_out_nND = parted(direction_nND)
+        self._fitted_nND, self._held_out_nND = fitted_nND, held_out_nND
         self._progress = progress
 
     def better(self, size: int) -> JointCodec:
         """Fit the image layer alone, and CLS with the token layer; return what loses less."""
-        of_image, of_tokens = self.of_image(size), self.of_tokens(size)
+        of_image = self.of_image(size)
+        of_tokens = self._of_tokens_if_promising(size)
         if of_tokens is None or self._loss(of_image) <= self._loss(of_tokens):
             return of_image
         return of_tokens
@@ -89,13 +98,25 @@ class _Fits:
         """
         found = smallest_size(self.of_image, self._loss, cosine, most=most)
         size, of_image = require_kept(found, cosine)
-        of_tokens = self.of_tokens(size)
+        of_tokens = self._of_tokens_if_promising(size)
         if of_tokens is None or self._loss(of_tokens) > self._loss(of_image):
             return of_image
         smaller = smallest_size(
             self.of_tokens, self._loss, cosine, most=size, first=max(1, size * 3 // 4)
         )
         return of_image if smaller is None else smaller[1]
+
+    def _of_tokens_if_promising(self, size: int) -> JointCodec | None:
+        """Fit the token layer, unless the image layer is better after fits to fewer images."""
+        images = max(1, TRIAL_PATCHES // self._fitted_nND.shape[1])
+        if images < len(self._fitted_nND):
+            few_nND = self._fitted_nND[:images]
+            trial = _Fits(self._spec, few_nND, self._held_out_nND, lambda _: None)
+            of_image, of_tokens = trial.of_image(size), trial.of_tokens(size)
+            if of_tokens is None or trial._loss(of_image) <= trial._loss(of_tokens):
+                self._progress(STEPS)
+                return None
+        return self.of_tokens(size)
 
     def of_image(self, size: int) -> JointCodec:
         """Fit the image layer alone."""

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
+from milan_pipeline.codecs import fitting
 from milan_pipeline.codecs.fitting import fit_codec, fit_steps
 from milan_pipeline.codecs.fitting_tokens import fit_token_layer
 from milan_pipeline.codecs.record_arrays import typed
 from milan_pipeline.codecs.registry import parse_codec
 from milan_pipeline.codecs.token_layer import decode_tokens, encode_tokens, token_layer
 from milan_pipeline.errors import ConfigError, DataError
-from tests.support.fitted import FITTED, TOKEN_WIDTH, fitted, sample, tokens
+from tests.support.fitted import FITTED, TOKEN_WIDTH, TOKENS, fitted, sample, tokens
 
 
 def cosine(text: str, tokens_nND: torch.Tensor) -> float:
@@ -83,6 +84,32 @@ def test_neighbours_that_are_alike_take_the_bytes_of_one() -> None:
     decoded = codec.decode(*codec.encode(alike[150:]))
     assert not codec.has_token_layer
     assert torch.cosine_similarity(decoded, alike[150:], dim=-1).mean() > 0.98
+
+
+@pytest.mark.parametrize("promising", [True, False])
+def test_the_token_layer_is_fitted_to_few_images_first(
+    monkeypatch: pytest.MonkeyPatch, promising: bool
+) -> None:
+    """The result is the same; where the trial is lost, the long fit does not happen."""
+    if promising:
+        spec, tokens_nND = parse_codec("joint:bytes=4"), sample(60)
+    else:
+        image_n1D = torch.randn(60, 1, TOKEN_WIDTH, generator=torch.manual_seed(0))
+        spec, tokens_nND = parse_codec("joint:bytes=2"), image_n1D.expand(60, 10, TOKEN_WIDTH)
+    whole = fit_codec(spec, tokens_nND)
+    assert whole.has_token_layer == promising
+    fitted_images = []
+
+    def spy(patches_nLD, *rest):
+        fitted_images.append(len(patches_nLD))
+        return fit_token_layer(patches_nLD, *rest)
+
+    monkeypatch.setattr(fitting, "fit_token_layer", spy)
+    monkeypatch.setattr(fitting, "TRIAL_PATCHES", 30 * TOKENS)
+    steps: list[int] = []
+    assert fit_codec(spec, tokens_nND, steps.append).parameters() == whole.parameters()
+    assert fitted_images == ([30, 52] if promising else [30])
+    assert sum(steps) == fit_steps(spec)
 
 
 @pytest.mark.parametrize("text", FITTED)
