@@ -8,6 +8,7 @@ from milan_pipeline import storage
 from milan_pipeline.cli.commands import stage_command
 from milan_pipeline.cli.options import argument, option
 from milan_pipeline.core.console import bytes_text, note, say, say_nothing_to_do
+from milan_pipeline.core.counting import such
 from milan_pipeline.core.progress import waiting
 from milan_pipeline.errors import ConfigError
 from milan_pipeline.images import IMAGENET_MEAN, IMAGENET_STD
@@ -171,9 +172,10 @@ def _plan(config: ImportCheckpoint) -> _Plan:
     whole, sha256 = read_weights(config.checkpoint)
     state, prefix = encoder_within(whole, what=config.checkpoint)
     if prefix:
+        left_out = such(len(whole) - len(state), "tensors", "left out")
         note(
-            f"the encoder of {config.checkpoint} is what its names begin with {prefix!r}; "
-            f"{len(whole) - len(state)} other tensors are left out"
+            f"of {config.checkpoint}, those tensors are taken whose names begin with {prefix!r}; "
+            f"{left_out}"
         )
     require_pretrained(state, what=config.checkpoint)
     sizes = sizes_of(state, what=config.checkpoint)

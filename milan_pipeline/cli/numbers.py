@@ -10,8 +10,8 @@ SCALED = re.compile(rf"({DIGITS}) ?([kKMGT]?)")
 BYTES = re.compile(rf"({DIGITS}) ?([kKMGT]?)(i?)(?:B|bytes)?(?:/s)?")
 SHARE = re.compile(rf"({DIGITS}) ?%")
 PER_BYTE, BY_SHARE = ("bytes", "bytes/s"), ("share",)
-UNSCALED = ("GB", *BY_SHARE)
-"""Units of numbers that no letter may stand behind: 500M of them would be taken for megabytes."""
+UNSCALED = ("GB", "seconds", *BY_SHARE)
+"""Units of numbers that no letter may stand behind: 500M would be megabytes, and 5M minutes."""
 
 
 def whole_number(text: str, unit: str | None = None) -> int:

@@ -23,8 +23,6 @@ AS_OUTPUT: "dict[Kind | Literal['export'], str]" = {
     "export": "the export",
 }
 
-STORE_FILE = "zarr.json"
-
 
 def require_own_folder(out: str, kind: "Kind | Literal['export']") -> None:
     """Refuse to write into a folder that holds something else.
@@ -41,10 +39,11 @@ def require_own_folder(out: str, kind: "Kind | Literal['export']") -> None:
         StorageError: it cannot be asked.
     """
     from milan_pipeline.report.folder_kind import folder_kind
+    from milan_pipeline.targets.layout import STORE_RECORDS
 
     local = storage.local_path(out)
     for folder in () if local is None else local.absolute().parents:
-        if (folder / STORE_FILE).is_file():
+        if any((folder / name).is_file() for name in STORE_RECORDS):
             raise ConfigError(
                 f"{out} lies in the target store {folder}, and would be lost with it; give another "
                 f"folder for {AS_OUTPUT[kind]}"

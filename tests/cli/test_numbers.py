@@ -63,6 +63,7 @@ def test_what_is_no_whole_number(text: str, unit: str, said: str) -> None:
     [
         ("500M", "GB", "'500M' is no number; write gigabytes, as 0.5"),
         ("1k", "share", "'1k' is no number; write a share of 1, as 0.01 or 1%"),
+        ("5M", "seconds", "'5M' is no number"),
     ],
 )
 def test_what_is_no_number(text: str, unit: str, said: str) -> None:

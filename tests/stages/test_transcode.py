@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import zarr
 from torch.nn import functional as F
 
 from milan_pipeline.codecs.interface import Codec, decode_prior
@@ -355,6 +356,8 @@ def test_what_a_teacher_computed_is_not_overwritten(
         assert "holds targets that a teacher computed" in capsys.readouterr().err
     run_cli("transcode", target_store, source / "small.zarr", "--codec", "int8", code=2)
     assert f"lies in the target store {source}" in capsys.readouterr().err
+    zarr.create_group(tmp_path / "group-of-mine")
+    run_cli("transcode", target_store, tmp_path / "group-of-mine/small.zarr", "--codec", "int8")
     assert content(source) == before
     (source / "zarr.json").write_text("{}")  # as one of another version is not read, either
     transcode(target_store, source, "--overwrite", codec="int8", code=1)
