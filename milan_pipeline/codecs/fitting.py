@@ -17,7 +17,6 @@ from milan_pipeline.codecs.image_layer import decode_image, encode_image, image_
 from milan_pipeline.codecs.joint import JointCodec
 from milan_pipeline.codecs.record_arrays import Arrays, typed
 from milan_pipeline.codecs.registry import CodecSpec
-from milan_pipeline.codecs.spectrum import directions
 from milan_pipeline.errors import DataError
 
 Progress = Callable[[int], object]
@@ -46,18 +45,18 @@ def fit_codec(
         ConfigError: the codec would take more bytes than int8, also for the cosine it is to keep.
         DataError: a token is not finite, or there are no tokens.
     """
-    if not tokens_nND.numel() or not bool(tokens_nND.isfinite().all()):
+    is_finite = all(bool(part.isfinite().all()) for part in torch.split(tokens_nND, AT_ONCE))
+    if not tokens_nND.numel() or not is_finite:
         raise DataError(
             f"a codec cannot be fitted to the targets of {len(tokens_nND)} images, or to some that "
             "are not finite; check the images and the teacher"
         )
     _, tokens, width = tokens_nND.shape
     spec = spec.for_width(width)
-    direction_nND = directions(tokens_nND).cpu()
 
     # With several threads, sums are added in the order in which they end, which changes last bits.
     with threadpool_limits(limits=1):
-        fits = _Fits(spec, *parted(direction_nND), progress)
+        fits = _Fits(spec, *parted(tokens_nND), progress)
         if spec.cosine is None:
             return fits.better(spec.code_shape(tokens, width)[1])
         return fits.smallest(spec.cosine, most=tokens * width)

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 
 from milan_pipeline.codecs.interface import Codec
+from milan_pipeline.codecs.spectrum import directions
 from milan_pipeline.errors import ConfigError
 
 HELD_OUT, LEAST_IMAGES = 8, 16
@@ -23,11 +24,25 @@ CodecT = TypeVar("CodecT", bound=Codec)
 
 
 def parted(tokens_nND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the images to fit to, and those to measure on; of few images, all are both."""
+    """Return directions of the images to fit to, and of those to measure on, on the host.
+
+    Of few images, all are both. Half a gigabyte of targets is usual, so nothing else of that size
+    is made.
+    """
     if len(tokens_nND) < LEAST_IMAGES:
-        return tokens_nND, tokens_nND
+        direction_nND = directions(tokens_nND).cpu()
+        return direction_nND, direction_nND
     is_held_out_n = torch.arange(len(tokens_nND)) % HELD_OUT == 0
-    return tokens_nND[~is_held_out_n], tokens_nND[is_held_out_n]
+    fitted_n, held_out_n = (each.nonzero()[:, 0] for each in (~is_held_out_n, is_held_out_n))
+    return _directions_of(tokens_nND, fitted_n), _directions_of(tokens_nND, held_out_n)
+
+
+def _directions_of(tokens_nND: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    direction_nND = torch.empty((len(rows), *tokens_nND.shape[1:]))
+    for places in torch.split(torch.arange(len(rows)), AT_ONCE):
+        of_part = tokens_nND[rows[places].to(tokens_nND.device)]
+        direction_nND[places] = directions(of_part).cpu()
+    return direction_nND
 
 
 def loss_of(codec: Codec, tokens_nND: torch.Tensor) -> float:
