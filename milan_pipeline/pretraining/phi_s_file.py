@@ -62,7 +62,7 @@ def write_phi_s(
 ) -> dict[str, Any]:
     """Fit PHI-S to targets as shards will give them, and write it before their manifest.
 
-    The sample is the one that codecs are fitted to: of at most 1,024 images of the first view, the
+    The sample is chosen as codecs choose theirs: of at most 1,024 images of the first view, the
     first by the hashes of their keys, at most 65,536 patches; and CLS in proportion.
 
     Args:

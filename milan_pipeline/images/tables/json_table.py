@@ -28,7 +28,7 @@ class JsonTable:
 
     Raises:
         ConfigError: it is empty, or a column is not there.
-        DataError: it cannot be read, or its first line is no object.
+        DataError: it cannot be read, or one of these lines is no object.
     """
 
     def __init__(self, path: Path, columns: Columns, folder: Path) -> None:
